@@ -1,0 +1,1 @@
+#include "pva/log.h"
