@@ -19,14 +19,20 @@
 #include <time.h>
 #include <unistd.h>
 
-#define N_SERVERS 3      /* one at work, the others asleep: after MPI_Init no more can be forked */
+#define N_SERVERS 3         /* one at work, the others asleep: after MPI_Init no more can be forked */
 #define REFERENCE_CPU 100.0 /* seconds that a reference may take when it is timed */
 #define THREADS 64
 
 enum { UNTIMED = -2, FAILING = -1 };
-struct timing { uint64_t key; double seconds; }; /* or FAILING */
+struct timing {
+    uint64_t key;
+    double seconds;
+}; /* or FAILING */
 
-struct list { struct task *first, **last; size_t n; };
+struct list {
+    struct task *first, **last;
+    size_t n;
+};
 
 struct pva_grader {
     struct pva_grader_settings settings;
@@ -121,14 +127,16 @@ static int fill_settings(const struct pva_grader_settings *given, struct pva_gra
     }
     if (s->n_jobs < 1 || s->n_jobs > SANDBOX_MAX_SLOTS)
         return pva_fail(err, PVA_USAGE, "grader: %d programs at once, expected 1 to %d", s->n_jobs, SANDBOX_MAX_SLOTS);
-    if (!(s->cpu_seconds >= 0) || !(s->reference_factor >= 0) || !(s->wall_seconds >= 0) || isinf(s->cpu_seconds + s->wall_seconds))
+    if (!(s->cpu_seconds >= 0) || !(s->reference_factor >= 0) || !(s->wall_seconds >= 0) ||
+        isinf(s->cpu_seconds + s->wall_seconds))
         return pva_fail(err, PVA_USAGE, "grader: a time limit is negative or not a number");
     if (s->cpu_seconds == 0) s->cpu_seconds = 10;
     if (s->reference_factor == 0) s->reference_factor = 4;
     if (s->memory == 0) s->memory = (size_t)1 << 30;
     if (s->file_bytes == 0) s->file_bytes = (size_t)16 << 20;
     if (s->memory < (size_t)128 << 20)
-        return pva_fail(err, PVA_USAGE, "grader: %zu bytes per program, at least 128 MiB are needed for the interpreter itself", s->memory);
+        return pva_fail(err, PVA_USAGE, "grader: %zu bytes per program, at least 128 MiB are needed for the interpreter itself",
+                        s->memory);
     if (s->require == PVA_SANDBOX_NONE) s->require = PVA_SANDBOX_BASIC;
     return PVA_OK;
 }
@@ -183,10 +191,8 @@ int pva_grader_open(const struct pva_grader_settings *settings, struct pva_grade
     rc = rc ? rc : wake(g, err);
     if (sandbox && !rc) *sandbox = report;
     g->last_look = now();
-    if (rc)
-        pva_grader_close(&g);
-    else
-        *out = g;
+    if (rc) pva_grader_close(&g);
+    else *out = g;
     return rc;
 }
 
@@ -207,7 +213,8 @@ size_t pva_grader_pending(const struct pva_grader *g) { return g->pending; }
 
 /* ---- Handing over ---- */
 
-/* Threads of this user on this machine. Without a user namespace of their own, a program's threads are counted with all of them. */
+/* Threads of this user on this machine. Without a user namespace of their own, a program's threads are counted with all of them.
+ */
 static int threads_of_user(void) {
     DIR *proc = opendir("/proc");
     int total = 0;
@@ -247,11 +254,16 @@ static int hand_over(struct pva_grader *g, struct task *t, struct pva_error *err
     double wall = g->settings.wall_seconds > 0 && !t->is_reference ? g->settings.wall_seconds : 60 + 6 * t->cpu_limit;
     int rc = task_prepare(t, g->settings.preload_imports, err);
     if (rc) return rc;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair)) return pva_fail(err, PVA_IO, "grader: no socket for a job: %s", strerror(errno));
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+        return pva_fail(err, PVA_IO, "grader: no socket for a job: %s", strerror(errno));
     char text[256];
-    int n = snprintf(text, sizeof text, "{\"job\":%lld,\"cpu\":%.3f,\"idle\":%.3f,\"wall\":%.3f,\"deadline\":%.3f,\"processes\":%d}",
-                     (long long)t->serial, t->cpu_limit, t->cpu_limit, wall, wall + 120, process_limit(g));
-    union { struct cmsghdr head; char room[CMSG_SPACE(sizeof(int))]; } extra;
+    int n =
+        snprintf(text, sizeof text, "{\"job\":%lld,\"cpu\":%.3f,\"idle\":%.3f,\"wall\":%.3f,\"deadline\":%.3f,\"processes\":%d}",
+                 (long long)t->serial, t->cpu_limit, t->cpu_limit, wall, wall + 120, process_limit(g));
+    union {
+        struct cmsghdr head;
+        char room[CMSG_SPACE(sizeof(int))];
+    } extra;
     struct iovec part = {.iov_base = text, .iov_len = (size_t)n};
     struct msghdr m = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = extra.room, .msg_controllen = sizeof extra.room};
     memset(&extra, 0, sizeof extra);
@@ -289,8 +301,7 @@ static void release(struct pva_grader *g, uint64_t key) {
         if (limit_of(g, t) > t->cpu_limit) {
             task_reset(t);
             append(&g->queue, t);
-        } else
-            finish(g, t);
+        } else finish(g, t);
     }
 }
 
@@ -314,8 +325,7 @@ static int deliver(struct pva_grader *g, struct task *t, struct pva_error *err) 
         if (ran_out && limit_of(g, t) > t->cpu_limit) { /* another program had the reference timed meanwhile */
             task_reset(t);
             append(&g->queue, t);
-        } else
-            finish(g, t);
+        } else finish(g, t);
         return PVA_OK;
     }
     int under_way = 0;
@@ -363,14 +373,15 @@ static int replace_server(struct pva_grader *g, const char *why, struct pva_erro
             continue;
         }
         if (++t->attempts > 1)
-            return pva_fail(err, PVA_IO, "grader: the server ended twice (%s) while it graded task %s: %s", why, t->job.problem->task_id,
-                            *text ? text : "no reason given");
+            return pva_fail(err, PVA_IO, "grader: the server ended twice (%s) while it graded task %s: %s", why,
+                            t->job.problem->task_id, *text ? text : "no reason given");
         take_out(&g->active, t);
         task_reset(t);
         prepend(&g->queue, t);
     }
     if (++g->current == N_SERVERS)
-        return pva_fail(err, PVA_IO, "grader: the server ended %d times (%s), no spare is left: %s", N_SERVERS, why, *text ? text : "no reason given");
+        return pva_fail(err, PVA_IO, "grader: the server ended %d times (%s), no spare is left: %s", N_SERVERS, why,
+                        *text ? text : "no reason given");
     return wake(g, err);
 }
 
@@ -412,11 +423,11 @@ int pva_grader_submit(struct pva_grader *g, const struct pva_grade_job *job, str
     if (!t) return pva_fail(err, PVA_IO, "grader: out of memory for a program of %zu bytes", job->n_program);
     g->pending++;
     if (blank(job->program, job->n_program)) {
-        t->result = (struct pva_grade_result){.id = job->id, .verdict = PVA_NO_CODE, .failed_test = -1, .cpu_limit = limit_of(g, t)};
+        t->result =
+            (struct pva_grade_result){.id = job->id, .verdict = PVA_NO_CODE, .failed_test = -1, .cpu_limit = limit_of(g, t)};
         snprintf(t->result.detail, sizeof t->result.detail, "the program is empty");
         finish(g, t);
-    } else
-        append(&g->queue, t);
+    } else append(&g->queue, t);
     return PVA_OK;
 }
 
@@ -429,8 +440,7 @@ static int pump(struct pva_grader *g, struct pva_error *err) {
         if (rc < 0) {
             rc = replace_server(g, "it does not take jobs", err);
             if (rc) return rc;
-        } else if (rc > 1 || err->code)
-            return err->code;
+        } else if (rc > 1 || err->code) return err->code;
         else {
             take_out(&g->queue, t);
             append(&g->active, t);
@@ -449,7 +459,8 @@ static int look_at_clocks(struct pva_grader *g, struct pva_error *err) {
     return PVA_OK;
 }
 
-int pva_grader_poll(struct pva_grader *g, int timeout_ms, struct pva_grade_result *result, int *n_results, struct pva_error *err) {
+int pva_grader_poll(struct pva_grader *g, int timeout_ms, struct pva_grade_result *result, int *n_results,
+                    struct pva_error *err) {
     double end = timeout_ms < 0 ? INFINITY : now() + 1e-3 * timeout_ms;
     *n_results = 0;
     if (g->current >= N_SERVERS) return pva_fail(err, PVA_IO, "grader: no server is left");
@@ -466,8 +477,7 @@ int pva_grader_poll(struct pva_grader *g, int timeout_ms, struct pva_grade_resul
         int talked = 0;
         for (int i = 0; i < n && !rc; i++) {
             struct task *t = events[i].data.ptr;
-            if (!t)
-                talked = 1; /* last, for it may end tasks whose events are still in this batch */
+            if (!t) talked = 1; /* last, for it may end tasks whose events are still in this batch */
             else if ((void *)t != (void *)g) {
                 if (events[i].events & EPOLLOUT && task_send(t) != 0) {
                     struct epoll_event e = {.events = EPOLLIN, .data.ptr = t};
@@ -495,7 +505,8 @@ int pva_grader_poll(struct pva_grader *g, int timeout_ms, struct pva_grade_resul
     return PVA_OK;
 }
 
-int pva_grader_run(struct pva_grader *g, const struct pva_grade_job *job, struct pva_grade_result *result, struct pva_error *err) {
+int pva_grader_run(struct pva_grader *g, const struct pva_grade_job *job, struct pva_grade_result *result,
+                   struct pva_error *err) {
     int n = 0, rc = pva_grader_submit(g, job, err);
     while (!rc && !n) rc = pva_grader_poll(g, -1, result, &n, err);
     return rc;
@@ -510,7 +521,8 @@ int pva_grader_calibrate(struct pva_grader *g, const struct pva_problem *const *
         struct pva_grade_job job = {.problem = problems[i], .program = problems[i]->code, .n_program = strlen(problems[i]->code)};
         struct task *t = *problems[i]->code ? task_create(&job) : NULL;
         if (!t) {
-            rc = *problems[i]->code ? pva_fail(err, PVA_IO, "grader: out of memory") : set_timing(g, task_key(problems[i]), FAILING, err);
+            rc = *problems[i]->code ? pva_fail(err, PVA_IO, "grader: out of memory")
+                                    : set_timing(g, task_key(problems[i]), FAILING, err);
             wanted++;
             continue;
         }

@@ -77,7 +77,8 @@ static int ask(const char *path, char *answer, size_t n) {
     if (pid < 0) return -1;
     int status = 0;
     if (now() >= end) kill(pid, SIGKILL);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {}
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
     return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -1;
 }
 
@@ -110,8 +111,7 @@ static int accept_answer(const char *answer, int others_too, struct interpreter 
     json_t *paths = json_object_get(a, "paths"), *p;
     int rc = -1;
     size_t i;
-    if (old)
-        snprintf(why, n_why, "it is Python %s, 3.8 or newer is needed", old);
+    if (old) snprintf(why, n_why, "it is Python %s, 3.8 or newer is needed", old);
     else if (!exe || !version || !json_is_array(paths) || strlen(exe) >= sizeof out->path)
         snprintf(why, n_why, "it does not answer as a Python interpreter");
     else if (!json_is_true(json_object_get(a, "ctypes")))
@@ -140,14 +140,10 @@ static int accept_answer(const char *answer, int others_too, struct interpreter 
 static int try_one(const char *path, int others_too, struct interpreter *out, char *why, size_t n_why) {
     char *answer = malloc(65536);
     int rc = -1;
-    if (!answer)
-        snprintf(why, n_why, "out of memory");
-    else if (access(path, X_OK))
-        snprintf(why, n_why, "%s", strerror(errno));
-    else if (ask(path, answer, 65536))
-        snprintf(why, n_why, "it does not run a Python program");
-    else
-        rc = accept_answer(answer, others_too, out, why, n_why);
+    if (!answer) snprintf(why, n_why, "out of memory");
+    else if (access(path, X_OK)) snprintf(why, n_why, "%s", strerror(errno));
+    else if (ask(path, answer, 65536)) snprintf(why, n_why, "it does not run a Python program");
+    else rc = accept_answer(answer, others_too, out, why, n_why);
     free(answer);
     return rc;
 }
@@ -166,5 +162,6 @@ int interpreter_find(const char *wanted, int others_too, struct interpreter *out
         if (!try_one(path, others_too, out, why, sizeof why)) return PVA_OK;
         if (!*last) snprintf(last, sizeof last, " (%.80s: %.480s)", path, why);
     }
-    return pva_fail(err, PVA_IO, "no interpreter \"%s\" that can grade on PATH or in /usr/bin%s; name one with --python", name, last);
+    return pva_fail(err, PVA_IO, "no interpreter \"%s\" that can grade on PATH or in /usr/bin%s; name one with --python", name,
+                    last);
 }

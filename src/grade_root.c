@@ -17,7 +17,9 @@
 #endif
 #define OLD "/oldroot"
 
-struct attributes { uint64_t set, clear, propagation, userns; }; /* struct mount_attr, which older headers lack */
+struct attributes {
+    uint64_t set, clear, propagation, userns;
+}; /* struct mount_attr, which older headers lack */
 
 static int make_parents(const char *path) {
     char part[PATH_MAX];
@@ -86,7 +88,8 @@ static int show(const char *path, int read_only) {
 
 int sandbox_build_root(const struct plan *plan, char *failed, size_t n_failed) {
     static const char *const bases[] = {"/tmp", "/var/tmp", "/run", "/mnt", "/dev/shm"};
-    static const char *const system_paths[] = {"/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/alternatives"};
+    static const char *const system_paths[] = {
+        "/usr", "/lib", "/lib64", "/lib32", "/bin", "/etc/ld.so.cache", "/etc/alternatives"};
     static const char *const devices[] = {"/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"};
     const char *base = NULL;
     struct stat st;

@@ -1,5 +1,5 @@
-/* Which layers this machine offers, found by doing: the lists of system calls are worked out, carried out once in a process of its own,
- * and kept only if that process came to its end inside them. */
+/* Which layers this machine offers, found by doing: the lists of system calls are worked out, carried out once in a process of
+ * its own, and kept only if that process came to its end inside them. */
 #include "grade_sandbox.h"
 
 #include <errno.h>
@@ -30,12 +30,26 @@
 
 /* ---- Landlock, by its numbers: distributions' headers lag behind their kernels ---- */
 
-struct ruleset_attr { uint64_t handled_access_fs, handled_access_net, scoped; };
-struct path_attr { uint64_t allowed_access; int32_t parent_fd; } __attribute__((packed));
+struct ruleset_attr {
+    uint64_t handled_access_fs, handled_access_net, scoped;
+};
+struct path_attr {
+    uint64_t allowed_access;
+    int32_t parent_fd;
+} __attribute__((packed));
 
 enum {
-    LL_EXECUTE = 1, LL_WRITE_FILE = 2, LL_READ_FILE = 4, LL_READ_DIR = 8, LL_MAKE_CHAR = 64, LL_MAKE_SOCK = 512, LL_MAKE_BLOCK = 2048,
-    LL_ABI_1 = (1 << 13) - 1, LL_REFER = 1 << 13, LL_TRUNCATE = 1 << 14, LL_IOCTL_DEV = 1 << 15,
+    LL_EXECUTE = 1,
+    LL_WRITE_FILE = 2,
+    LL_READ_FILE = 4,
+    LL_READ_DIR = 8,
+    LL_MAKE_CHAR = 64,
+    LL_MAKE_SOCK = 512,
+    LL_MAKE_BLOCK = 2048,
+    LL_ABI_1 = (1 << 13) - 1,
+    LL_REFER = 1 << 13,
+    LL_TRUNCATE = 1 << 14,
+    LL_IOCTL_DEV = 1 << 15,
 };
 
 static int landlock_abi(void) {
@@ -51,8 +65,8 @@ static int landlock_allow(int ruleset, const char *path, uint64_t access) {
     return (int)rc;
 }
 
-/* Inside the private root, everything may be read and the job's directory changed; without one, no file may be touched at all. No TCP,
- * no signals or abstract sockets to the outside. */
+/* Inside the private root, everything may be read and the job's directory changed; without one, no file may be touched at all. No
+ * TCP, no signals or abstract sockets to the outside. */
 int sandbox_landlock(const struct plan *plan) {
     int abi = plan->landlock_abi;
     uint64_t all = LL_ABI_1 | (abi >= 2 ? LL_REFER : 0) | (abi >= 3 ? LL_TRUNCATE : 0) | (abi >= 5 ? LL_IOCTL_DEV : 0);
@@ -135,8 +149,8 @@ json_t *sandbox_calls(const struct plan *plan, struct pva_error *err) {
     json_t *evaluator = json_array(), *candidate = json_array(), *sealing = json_array();
     int private_root = (layers & PVA_LAYER_MOUNT) != 0, own_caps = plan->real_root || layers & PVA_LAYER_USER;
 
-    /* The candidate, in namespaces of its own already: its descriptors, limits, directory, ids, capabilities, what it may reach, and at the
-     * very last the filter. */
+    /* The candidate, in namespaces of its own already: its descriptors, limits, directory, ids, capabilities, what it may reach,
+     * and at the very last the filter. */
     step(candidate, "stdin", SYS_dup3, json_pack("[s, i, i]", "null", 0, 0));
     step(candidate, "stdout", SYS_dup3, json_pack("[s, i, i]", "out", 1, 0));
     step(candidate, "stderr", SYS_dup3, json_pack("[s, i, i]", "err", 2, 0));
@@ -153,8 +167,7 @@ json_t *sandbox_calls(const struct plan *plan, struct pva_error *err) {
              json_pack("[{s:s}, {s:s}, {s:s}, I, {s:s}]", "text", "tmp", "text", SANDBOX_TMP, "text", "tmpfs",
                        (json_int_t)(MS_NOSUID | MS_NODEV | MS_NOEXEC), "text", options));
     }
-    if (layers & PVA_LAYER_UID)
-        set_ids(candidate, "candidate_uid");
+    if (layers & PVA_LAYER_UID) set_ids(candidate, "candidate_uid");
     else if (layers & PVA_LAYER_USER) { /* one id is all there is; a namespace of its own counts its threads apart */
         step(candidate, "user namespace", SYS_unshare, json_pack("[I]", (json_int_t)CLONE_NEWUSER));
         write_file(candidate, "setgroups", "deny");
@@ -162,7 +175,8 @@ json_t *sandbox_calls(const struct plan *plan, struct pva_error *err) {
         write_file(candidate, "gid_map", "1000 0 1\n");
     }
     if (own_caps) set_capabilities(candidate);
-    if (plan->count_threads) step(candidate, "thread limit", SYS_prlimit64, json_pack("[i, i, s, i]", 0, RLIMIT_NPROC, "threads", 0));
+    if (plan->count_threads)
+        step(candidate, "thread limit", SYS_prlimit64, json_pack("[i, i, s, i]", 0, RLIMIT_NPROC, "threads", 0));
     step(candidate, "directory", SYS_chdir, json_pack("[{s:s}]", "text", private_root ? SANDBOX_TMP : "/"));
     control(candidate, "die with the server", PR_SET_PDEATHSIG, SIGKILL);
     control(candidate, "not traceable", PR_SET_DUMPABLE, 0);
@@ -190,7 +204,8 @@ json_t *sandbox_calls(const struct plan *plan, struct pva_error *err) {
 json_t *sandbox_values(const struct plan *plan) {
     /* Inside its user namespace the server's ids begin at 0, and root's at the base. */
     int inside = (plan->layers & PVA_LAYER_USER) != 0;
-    return json_pack("{s:I, s:i, s:i}", "uid", (json_int_t)(inside ? 0 : plan->uid_base), "procfs", FD_PROCFS, "landlock", FD_LANDLOCK);
+    return json_pack("{s:I, s:i, s:i}", "uid", (json_int_t)(inside ? 0 : plan->uid_base), "procfs", FD_PROCFS, "landlock",
+                     FD_LANDLOCK);
 }
 
 /* ---- Entering ---- */
@@ -245,14 +260,16 @@ static int run_calls(json_t *list, json_t *values, char *failed, size_t n_failed
     json_t *entry, *arg;
     json_array_foreach(list, i, entry) {
         long a[6] = {0};
-        struct { unsigned short n; const void *code; } program;
+        struct {
+            unsigned short n;
+            const void *code;
+        } program;
         unsigned char *bytes = NULL;
         json_array_foreach(json_array_get(entry, 2), j, arg) {
-            json_t *hex = json_object_get(arg, "hex"), *filter = json_object_get(arg, "filter"), *text = json_object_get(arg, "text");
-            if (json_is_string(arg))
-                a[j] = (long)json_integer_value(json_object_get(values, json_string_value(arg)));
-            else if (text)
-                a[j] = (long)json_string_value(text);
+            json_t *hex = json_object_get(arg, "hex"), *filter = json_object_get(arg, "filter"),
+                   *text = json_object_get(arg, "text");
+            if (json_is_string(arg)) a[j] = (long)json_integer_value(json_object_get(values, json_string_value(arg)));
+            else if (text) a[j] = (long)json_string_value(text);
             else if (hex || filter) {
                 const char *s = json_string_value(hex ? hex : filter);
                 size_t n = strlen(s) / 2;
@@ -260,8 +277,7 @@ static int run_calls(json_t *list, json_t *values, char *failed, size_t n_failed
                 for (size_t k = 0; bytes && k < n; k++) sscanf(s + 2 * k, "%2hhx", &bytes[k]);
                 program.n = (unsigned short)(n / 8), program.code = bytes;
                 a[j] = (long)(hex ? (void *)bytes : (void *)&program);
-            } else
-                a[j] = (long)json_integer_value(arg);
+            } else a[j] = (long)json_integer_value(arg);
         }
         long result = syscall(json_integer_value(json_array_get(entry, 1)), a[0], a[1], a[2], a[3], a[4], a[5]);
         if (result < 0) {
@@ -275,10 +291,14 @@ static int run_calls(json_t *list, json_t *values, char *failed, size_t n_failed
     return 0;
 }
 
-struct report { int error; char step[64]; };
+struct report {
+    int error;
+    char step[64];
+};
 
 /* Carries out the lists in a process of its own, which reports and then waits for its end. */
-static pid_t rehearse_one(unsigned long flags, json_t *calls, json_t *values, const char *first, const char *second, int filtered, int out) {
+static pid_t rehearse_one(unsigned long flags, json_t *calls, json_t *values, const char *first, const char *second, int filtered,
+                          int out) {
     pid_t pid = (pid_t)syscall(SYS_clone, flags, 0, 0, 0, 0);
     if (pid) return pid;
     struct report r = {0};
@@ -371,7 +391,8 @@ static int try_plan(const struct plan *plan, struct report *r, struct pva_error 
             r->error = EPIPE;
             snprintf(r->step, sizeof r->step, "the trial ended early");
         }
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {}
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+        }
     }
     close(up[0]), close(down[0]), close(down[1]);
     if (up[1] >= 0) close(up[1]);
@@ -401,10 +422,17 @@ static uid_t free_uids(void) {
 }
 
 static void describe(struct pva_sandbox *s, const struct plan *plan, const char *why_not) {
-    static const struct { unsigned bit; const char *name; } names[] = {
-        {PVA_LAYER_UID, "own user ids"}, {PVA_LAYER_USER, "user namespace"}, {PVA_LAYER_PROCESS, "pid+net+ipc namespaces"},
-        {PVA_LAYER_MOUNT, "private root"}, {PVA_LAYER_NO_NEW_PRIVS, "no_new_privs"}, {PVA_LAYER_SECCOMP, "seccomp"},
-        {PVA_LAYER_LANDLOCK, "landlock"}, {PVA_LAYER_LIMITS, "limits"}};
+    static const struct {
+        unsigned bit;
+        const char *name;
+    } names[] = {{PVA_LAYER_UID, "own user ids"},
+                 {PVA_LAYER_USER, "user namespace"},
+                 {PVA_LAYER_PROCESS, "pid+net+ipc namespaces"},
+                 {PVA_LAYER_MOUNT, "private root"},
+                 {PVA_LAYER_NO_NEW_PRIVS, "no_new_privs"},
+                 {PVA_LAYER_SECCOMP, "seccomp"},
+                 {PVA_LAYER_LANDLOCK, "landlock"},
+                 {PVA_LAYER_LIMITS, "limits"}};
     static const char *const levels[] = {"none", "basic", "strong"};
     size_t n = (size_t)snprintf(s->text, sizeof s->text, "%s:", levels[s->level]);
     for (int missing = 0; missing < 2; missing++) {
@@ -423,8 +451,10 @@ static void describe(struct pva_sandbox *s, const struct plan *plan, const char 
 static int refuse(const struct pva_grader_settings *settings, struct pva_sandbox *s, struct pva_error *err) {
     if (settings->allow_none) return PVA_OK;
     if (s->level == PVA_SANDBOX_NONE)
-        return pva_fail(err, PVA_REFUSED, "no sandbox: this kernel offers no system call filter (%s); generated programs are not run without "
-                        "one unless you say --sandbox=none-i-understand", s->text);
+        return pva_fail(err, PVA_REFUSED,
+                        "no sandbox: this kernel offers no system call filter (%s); generated programs are not run without "
+                        "one unless you say --sandbox=none-i-understand",
+                        s->text);
     if (s->level < settings->require)
         return pva_fail(err, PVA_REFUSED, "the sandbox is %s, --require-sandbox asks for more", s->text);
     return PVA_OK;
@@ -433,8 +463,12 @@ static int refuse(const struct pva_grader_settings *settings, struct pva_sandbox
 int sandbox_choose(const struct pva_grader_settings *settings, const struct interpreter *python, struct plan *plan,
                    struct pva_sandbox *report, struct pva_error *err) {
     /* From strong to weak. Root may do without a user namespace; a plain user may not. */
-    static const unsigned namespaces[] = {PVA_LAYER_USER | PVA_LAYER_PROCESS | PVA_LAYER_MOUNT, PVA_LAYER_PROCESS | PVA_LAYER_MOUNT,
-                                          PVA_LAYER_USER | PVA_LAYER_PROCESS, PVA_LAYER_PROCESS, PVA_LAYER_USER, 0};
+    static const unsigned namespaces[] = {PVA_LAYER_USER | PVA_LAYER_PROCESS | PVA_LAYER_MOUNT,
+                                          PVA_LAYER_PROCESS | PVA_LAYER_MOUNT,
+                                          PVA_LAYER_USER | PVA_LAYER_PROCESS,
+                                          PVA_LAYER_PROCESS,
+                                          PVA_LAYER_USER,
+                                          0};
     unsigned offered = ~settings->without;
     memset(plan, 0, sizeof *plan);
     memset(report, 0, sizeof *report);
@@ -448,7 +482,11 @@ int sandbox_choose(const struct pva_grader_settings *settings, const struct inte
     if (offered & PVA_LAYER_LANDLOCK && (plan->landlock_abi = landlock_abi())) common |= PVA_LAYER_LANDLOCK;
 
     /* The whole ladder with everything, then without each layer that may be missing, until one plan runs to its end. */
-    static const unsigned spare[] = {0, PVA_LAYER_LANDLOCK, PVA_LAYER_UID, PVA_LAYER_UID | PVA_LAYER_LANDLOCK, PVA_LAYER_SECCOMP,
+    static const unsigned spare[] = {0,
+                                     PVA_LAYER_LANDLOCK,
+                                     PVA_LAYER_UID,
+                                     PVA_LAYER_UID | PVA_LAYER_LANDLOCK,
+                                     PVA_LAYER_SECCOMP,
                                      PVA_LAYER_SECCOMP | PVA_LAYER_LANDLOCK | PVA_LAYER_UID};
     char why[160] = "";
     int found = 0;
@@ -467,7 +505,8 @@ int sandbox_choose(const struct pva_grader_settings *settings, const struct inte
     if (!found) plan->layers = 0;
     if (!(plan->layers & PVA_LAYER_LANDLOCK)) plan->landlock_abi = 0;
     if (!(plan->layers & PVA_LAYER_UID)) plan->uid_base = 0;
-    unsigned basic = PVA_LAYER_NO_NEW_PRIVS | PVA_LAYER_LIMITS | PVA_LAYER_SECCOMP, strong = basic | PVA_LAYER_PROCESS | PVA_LAYER_MOUNT;
+    unsigned basic = PVA_LAYER_NO_NEW_PRIVS | PVA_LAYER_LIMITS | PVA_LAYER_SECCOMP,
+             strong = basic | PVA_LAYER_PROCESS | PVA_LAYER_MOUNT;
     report->layers = plan->layers;
     report->landlock_abi = plan->landlock_abi;
     report->uid = plan->uid_base;

@@ -1,4 +1,5 @@
-/* The allow-list of system calls. Everything else fails with EPERM, so that Python reports a PermissionError the verdict can name. */
+/* The allow-list of system calls. Everything else fails with EPERM, so that Python reports a PermissionError the verdict can
+ * name. */
 #include "grade_sandbox.h"
 
 #include <errno.h>
@@ -13,29 +14,116 @@
 #include <unistd.h>
 
 /* Memory, time, threads, and descriptors that are already open. */
-static const char *const always[] = {
-    "read", "write", "readv", "writev", "pread64", "pwrite64", "preadv", "pwritev", "lseek", "close", "close_range", "fstat", "dup",
-    "dup2", "dup3", "pipe", "pipe2", "poll", "ppoll", "select", "pselect6", "epoll_create", "epoll_create1", "epoll_ctl",
-    "epoll_wait", "epoll_pwait", "eventfd2", "mmap", "munmap", "mremap", "mprotect", "madvise", "brk", "futex", "futex_waitv",
-    "set_robust_list", "get_robust_list", "rseq", "set_tid_address", "sched_yield", "sched_getaffinity", "sched_getparam",
-    "sched_getscheduler", "getpriority", "getcpu", "nanosleep", "clock_nanosleep", "clock_gettime", "clock_getres", "gettimeofday",
-    "time", "times", "getrusage", "timer_create", "timer_settime", "timer_gettime", "timer_delete", "setitimer", "getitimer",
-    "alarm", "pause", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "rt_sigpending", "rt_sigtimedwait", "rt_sigsuspend",
-    "sigaltstack", "restart_syscall", "exit", "exit_group", "getpid", "getppid", "gettid", "getuid", "geteuid", "getgid", "getegid",
-    "getresuid", "getresgid", "getgroups", "getpgrp", "getpgid", "getsid", "uname", "sysinfo", "getrandom", "arch_prctl",
-    "membarrier", "umask", "wait4", "waitid", "getrlimit", "getcwd", "recvfrom", "shutdown", NULL};
+static const char *const always[] = {"read",
+                                     "write",
+                                     "readv",
+                                     "writev",
+                                     "pread64",
+                                     "pwrite64",
+                                     "preadv",
+                                     "pwritev",
+                                     "lseek",
+                                     "close",
+                                     "close_range",
+                                     "fstat",
+                                     "dup",
+                                     "dup2",
+                                     "dup3",
+                                     "pipe",
+                                     "pipe2",
+                                     "poll",
+                                     "ppoll",
+                                     "select",
+                                     "pselect6",
+                                     "epoll_create",
+                                     "epoll_create1",
+                                     "epoll_ctl",
+                                     "epoll_wait",
+                                     "epoll_pwait",
+                                     "eventfd2",
+                                     "mmap",
+                                     "munmap",
+                                     "mremap",
+                                     "mprotect",
+                                     "madvise",
+                                     "brk",
+                                     "futex",
+                                     "futex_waitv",
+                                     "set_robust_list",
+                                     "get_robust_list",
+                                     "rseq",
+                                     "set_tid_address",
+                                     "sched_yield",
+                                     "sched_getaffinity",
+                                     "sched_getparam",
+                                     "sched_getscheduler",
+                                     "getpriority",
+                                     "getcpu",
+                                     "nanosleep",
+                                     "clock_nanosleep",
+                                     "clock_gettime",
+                                     "clock_getres",
+                                     "gettimeofday",
+                                     "time",
+                                     "times",
+                                     "getrusage",
+                                     "timer_create",
+                                     "timer_settime",
+                                     "timer_gettime",
+                                     "timer_delete",
+                                     "setitimer",
+                                     "getitimer",
+                                     "alarm",
+                                     "pause",
+                                     "rt_sigaction",
+                                     "rt_sigprocmask",
+                                     "rt_sigreturn",
+                                     "rt_sigpending",
+                                     "rt_sigtimedwait",
+                                     "rt_sigsuspend",
+                                     "sigaltstack",
+                                     "restart_syscall",
+                                     "exit",
+                                     "exit_group",
+                                     "getpid",
+                                     "getppid",
+                                     "gettid",
+                                     "getuid",
+                                     "geteuid",
+                                     "getgid",
+                                     "getegid",
+                                     "getresuid",
+                                     "getresgid",
+                                     "getgroups",
+                                     "getpgrp",
+                                     "getpgid",
+                                     "getsid",
+                                     "uname",
+                                     "sysinfo",
+                                     "getrandom",
+                                     "arch_prctl",
+                                     "membarrier",
+                                     "umask",
+                                     "wait4",
+                                     "waitid",
+                                     "getrlimit",
+                                     "getcwd",
+                                     "recvfrom",
+                                     "shutdown",
+                                     NULL};
 
 /* Looking at files. What can be seen is the private root's business. */
-static const char *const reading[] = {
-    "stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink", "readlinkat", "getdents64", "getdents",
-    "chdir", "fchdir", "statfs", "fstatfs", "fadvise64", "getxattr", "lgetxattr", "fgetxattr", "listxattr", "llistxattr",
-    "flistxattr", NULL};
+static const char *const reading[] = {"stat",       "lstat",     "newfstatat", "statx",      "access",   "faccessat",
+                                      "faccessat2", "readlink",  "readlinkat", "getdents64", "getdents", "chdir",
+                                      "fchdir",     "statfs",    "fstatfs",    "fadvise64",  "getxattr", "lgetxattr",
+                                      "fgetxattr",  "listxattr", "llistxattr", "flistxattr", NULL};
 
 /* Changing them: only where the temporary directory is the one place that can be changed. */
-static const char *const writing[] = {
-    "open", "openat", "creat", "unlink", "unlinkat", "rename", "renameat", "renameat2", "mkdir", "mkdirat", "rmdir", "ftruncate",
-    "truncate", "fsync", "fdatasync", "fallocate", "copy_file_range", "sendfile", "chmod", "fchmod", "fchmodat", "utimensat",
-    "symlink", "symlinkat", "link", "linkat", NULL};
+static const char *const writing[] = {"open",     "openat",    "creat",     "unlink",    "unlinkat",        "rename",
+                                      "renameat", "renameat2", "mkdir",     "mkdirat",   "rmdir",           "ftruncate",
+                                      "truncate", "fsync",     "fdatasync", "fallocate", "copy_file_range", "sendfile",
+                                      "chmod",    "fchmod",    "fchmodat",  "utimensat", "symlink",         "symlinkat",
+                                      "link",     "linkat",    NULL};
 
 static int add(scmp_filter_ctx filter, uint32_t action, const char *name, unsigned n, const struct scmp_arg_cmp *args) {
     int number = seccomp_syscall_resolve_name(name);
@@ -67,14 +155,17 @@ static int fill(scmp_filter_ctx filter, int files, int supervisor) {
     int rc = allow(filter, always);
 
     /* Threads, but no processes; glibc falls back from clone3, whose flags a filter cannot see. */
-    rc = rc ? rc : allow_masked(filter, "clone", 0, CLONE_THREAD | CLONE_SIGHAND | CLONE_VM, CLONE_THREAD | CLONE_SIGHAND | CLONE_VM);
+    rc = rc ? rc
+            : allow_masked(filter, "clone", 0, CLONE_THREAD | CLONE_SIGHAND | CLONE_VM, CLONE_THREAD | CLONE_SIGHAND | CLONE_VM);
     rc = rc ? rc : add(filter, SCMP_ACT_ERRNO(ENOSYS), "clone3", 0, NULL);
     rc = rc ? rc : add(filter, SCMP_ACT_ERRNO(ENOSYS), "openat2", 0, NULL);
     /* Its own limits, not another process's; no F_SETOWN, which would send signals. */
     rc = rc ? rc : allow_value(filter, "prlimit64", 0, 0);
-    for (size_t i = 0; i < sizeof fcntls / sizeof *fcntls; i++) rc = rc ? rc : allow_value(filter, "fcntl", 1, (uint64_t)fcntls[i]);
+    for (size_t i = 0; i < sizeof fcntls / sizeof *fcntls; i++)
+        rc = rc ? rc : allow_value(filter, "fcntl", 1, (uint64_t)fcntls[i]);
     for (size_t i = 0; i < sizeof ioctls / sizeof *ioctls; i++) rc = rc ? rc : allow_value(filter, "ioctl", 1, ioctls[i]);
-    for (size_t i = 0; i < sizeof prctls / sizeof *prctls; i++) rc = rc ? rc : allow_value(filter, "prctl", 0, (uint64_t)prctls[i]);
+    for (size_t i = 0; i < sizeof prctls / sizeof *prctls; i++)
+        rc = rc ? rc : allow_value(filter, "prctl", 0, (uint64_t)prctls[i]);
     /* A pair of connected sockets without an address, and sending on it: asyncio wakes itself up this way. */
     rc = rc ? rc : allow_value(filter, "socketpair", 0, 1 /* AF_UNIX */);
     rc = rc ? rc : allow_value(filter, "sendto", 4, 0);

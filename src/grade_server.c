@@ -1,4 +1,5 @@
-/* One fork server: cloned into its namespaces, waiting there until it is needed, then the interpreter with the zygote's source. */
+/* One fork server: cloned into its namespaces, waiting there until it is needed, then the interpreter with the zygote's source.
+ */
 #include "grade_sandbox.h"
 
 #include <errno.h>
@@ -26,8 +27,8 @@ EMBED(source_candidate, "grade_candidate.py");
 EMBED(source_evaluator, "grade_evaluator.py");
 EMBED(source_zygote, "grade_zygote.py");
 
-/* Modules that reseed or repair themselves after a fork would do so in every job: 170 page faults in each process, for nothing, since
- * the server has one thread. So none of them may register for it. */
+/* Modules that reseed or repair themselves after a fork would do so in every job: 170 page faults in each process, for nothing,
+ * since the server has one thread. So none of them may register for it. */
 static const char bootstrap[] = "import json, os\n"
                                 "register, os.register_at_fork = os.register_at_fork, lambda **_: None\n"
                                 "setup = json.load(os.fdopen(4))\n"
@@ -35,26 +36,77 @@ static const char bootstrap[] = "import json, os\n"
                                 "main(setup)\n";
 
 /* What programs import most. Warm in every server; without a private root, nothing can be imported later, so there it is all. */
-static const char *const usual[] = {
-    "math", "cmath", "re", "copy", "time", "random", "string", "operator", "itertools", "functools", "collections", "collections.abc",
-    "heapq", "bisect", "array", "statistics", "decimal", "fractions", "datetime", "calendar", "json", "hashlib", "textwrap", "typing",
-    "enum", "dataclasses", "types", "numbers", "queue", "threading", "struct", "io", "inspect", "traceback", "linecache", "warnings",
-    "contextlib", "weakref", "abc", "base64", "binascii", "unicodedata", "pprint", "reprlib", "tempfile", "shutil", "glob",
-    "ast", "keyword", "encodings.latin_1", "encodings.ascii", "encodings.utf_16", "encodings.idna", "importlib.util", NULL};
+static const char *const usual[] = {"math",
+                                    "cmath",
+                                    "re",
+                                    "copy",
+                                    "time",
+                                    "random",
+                                    "string",
+                                    "operator",
+                                    "itertools",
+                                    "functools",
+                                    "collections",
+                                    "collections.abc",
+                                    "heapq",
+                                    "bisect",
+                                    "array",
+                                    "statistics",
+                                    "decimal",
+                                    "fractions",
+                                    "datetime",
+                                    "calendar",
+                                    "json",
+                                    "hashlib",
+                                    "textwrap",
+                                    "typing",
+                                    "enum",
+                                    "dataclasses",
+                                    "types",
+                                    "numbers",
+                                    "queue",
+                                    "threading",
+                                    "struct",
+                                    "io",
+                                    "inspect",
+                                    "traceback",
+                                    "linecache",
+                                    "warnings",
+                                    "contextlib",
+                                    "weakref",
+                                    "abc",
+                                    "base64",
+                                    "binascii",
+                                    "unicodedata",
+                                    "pprint",
+                                    "reprlib",
+                                    "tempfile",
+                                    "shutil",
+                                    "glob",
+                                    "ast",
+                                    "keyword",
+                                    "encodings.latin_1",
+                                    "encodings.ascii",
+                                    "encodings.utf_16",
+                                    "encodings.idna",
+                                    "importlib.util",
+                                    NULL};
 
 static const char everything[] =
     "import sys, pkgutil\n"
     "skip = set('antigravity this idlelib turtle turtledemo tkinter lib2to3 test tests ensurepip venv pydoc_data msilib winreg "
     "__main__ distutils curses dbm nis ossaudiodev spwd crypt cgi cgitb rlcompleter site sitecustomize usercustomize readline "
     "pty tty'.split())\n"
-    "names = getattr(sys, 'stdlib_module_names', None) or {m.name for m in pkgutil.iter_modules()} | set(sys.builtin_module_names)\n"
+    "names = getattr(sys, 'stdlib_module_names', None) or {m.name for m in pkgutil.iter_modules()} | "
+    "set(sys.builtin_module_names)\n"
     "names = sorted(n for n in names if n not in skip and not n.startswith('_'))\n"
     "for package in 'asyncio collections concurrent ctypes email encodings html http importlib json logging multiprocessing "
     "unittest urllib wsgiref xml xmlrpc zoneinfo'.split():\n"
     "    try: names += [m.name for m in pkgutil.iter_modules(__import__(package).__path__, package + '.')]\n"
     "    except ImportError: pass\n"
     "names += 'concurrent.futures.thread xml.etree.ElementTree xml.dom.minidom email.mime.text'.split()\n"
-    "setup['modules'] += [n for n in names if '.__' not in n and n not in ('encodings.mbcs', 'encodings.oem', 'asyncio.windows_events',"
+    "setup['modules'] += [n for n in names if '.__' not in n and n not in ('encodings.mbcs', 'encodings.oem', "
+    "'asyncio.windows_events',"
     " 'asyncio.windows_utils', 'multiprocessing.popen_spawn_win32', 'concurrent.futures.process')]\n";
 
 int server_setup_file(const struct plan *plan, int n_slots, struct pva_error *err) {
@@ -68,8 +120,8 @@ int server_setup_file(const struct plan *plan, int n_slots, struct pva_error *er
     json_array_append_new(sources, json_pack("[s, s]", "grade_evaluator.py", source_evaluator));
     json_array_append_new(sources, json_pack("[s, s]", "grade_zygote.py", source_zygote));
     if (!private_root) json_array_append_new(sources, json_pack("[s, s]", "everything", everything));
-    json_t *setup = json_pack("{s:o, s:o, s:o, s:o, s:i, s:i, s:I}", "calls", calls, "values", sandbox_values(plan), "modules", modules,
-                              "sources", sources, "n_slots", n_slots, "clone", (int)SYS_clone, "clone_flags",
+    json_t *setup = json_pack("{s:o, s:o, s:o, s:o, s:i, s:i, s:I}", "calls", calls, "values", sandbox_values(plan), "modules",
+                              modules, "sources", sources, "n_slots", n_slots, "clone", (int)SYS_clone, "clone_flags",
                               (json_int_t)sandbox_job_flags(plan));
     int fd = memfd_create("pva-grader-setup", MFD_CLOEXEC);
     if (!setup || fd < 0 || json_dumpfd(setup, fd, JSON_COMPACT)) {
@@ -86,7 +138,8 @@ static void live(const struct plan *plan, int go, int control, int setup, int lo
     char byte = 0, failed[64] = "wait for the user map";
     int ok = read(go, &byte, 1) == 1 && byte == 'g';
     /* When the node runs out of memory, the system shall take a program rather than the rank. A preference: it may be refused. */
-    int procfs = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC), score = openat(procfs, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+    int procfs = open("/proc", O_PATH | O_DIRECTORY | O_CLOEXEC),
+        score = openat(procfs, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     ssize_t ignored = score >= 0 ? write(score, "1000", 4) : 0;
     (void)ignored;
     if (ok) ok = !sandbox_enter(plan, failed, sizeof failed);
@@ -123,13 +176,24 @@ static void live(const struct plan *plan, int go, int control, int setup, int lo
         for (int fd = FD_LAST + 1; fd < 1024; fd++) close(fd);
 
     struct pollfd wake = {.fd = FD_CONTROL, .events = POLLIN}; /* a spare sleeps here; the end of its owner ends it */
-    while (poll(&wake, 1, -1) < 0 && errno == EINTR) {}
+    while (poll(&wake, 1, -1) < 0 && errno == EINTR) {
+    }
     if (!(wake.revents & POLLIN) || recv(FD_CONTROL, &byte, 1, 0) != 1) _exit(0);
     char *argv[] = {(char *)plan->python->path, "-S", "-s", "-B", "-c", (char *)bootstrap, NULL};
     char libraries[4096] = "OMP_NUM_THREADS=1"; /* all that is kept of the caller's environment: environment modules need it */
     if (getenv("LD_LIBRARY_PATH")) snprintf(libraries, sizeof libraries, "LD_LIBRARY_PATH=%s", getenv("LD_LIBRARY_PATH"));
-    char *envp[] = {"PYTHONHASHSEED=0", "PYTHONNOUSERSITE=1", "PYTHONSAFEPATH=1", "PYTHONUTF8=1", "PYTHONIOENCODING=utf-8:backslashreplace",
-                    "LC_ALL=C.UTF-8", "TZ=UTC", "PATH=/usr/bin:/bin", "HOME=" SANDBOX_TMP, "TMPDIR=" SANDBOX_TMP, libraries, NULL};
+    char *envp[] = {"PYTHONHASHSEED=0",
+                    "PYTHONNOUSERSITE=1",
+                    "PYTHONSAFEPATH=1",
+                    "PYTHONUTF8=1",
+                    "PYTHONIOENCODING=utf-8:backslashreplace",
+                    "LC_ALL=C.UTF-8",
+                    "TZ=UTC",
+                    "PATH=/usr/bin:/bin",
+                    "HOME=" SANDBOX_TMP,
+                    "TMPDIR=" SANDBOX_TMP,
+                    libraries,
+                    NULL};
     execve(plan->python->path, argv, envp);
     dprintf(2, "%s: %s\n", plan->python->path, strerror(errno));
     _exit(127);
@@ -161,7 +225,8 @@ int server_start(const struct plan *plan, int setup_fd, struct server *out, stru
     out->control = pair[0];
     pair[0] = -1;
     int failed = sandbox_write_maps(plan, pid);
-    if (failed || write(go[1], "g", 1) != 1) rc = pva_fail(err, PVA_IO, "grader: cannot map the server's user: %s", strerror(failed ? failed : errno));
+    if (failed || write(go[1], "g", 1) != 1)
+        rc = pva_fail(err, PVA_IO, "grader: cannot map the server's user: %s", strerror(failed ? failed : errno));
 done:
     for (int i = 0; i < 2; i++) {
         if (pair[i] >= 0) close(pair[i]);
@@ -184,7 +249,8 @@ void server_stop(struct server *s) {
         }
         if (!done) {
             kill(s->pid, SIGKILL);
-            while (waitpid(s->pid, NULL, 0) < 0 && errno == EINTR) {}
+            while (waitpid(s->pid, NULL, 0) < 0 && errno == EINTR) {
+            }
         }
     }
     if (s->log >= 0) close(s->log);
@@ -193,7 +259,8 @@ void server_stop(struct server *s) {
 
 void server_last_words(const struct server *s, char *text, size_t n) {
     char tail[2048];
-    off_t size = s->log >= 0 ? lseek(s->log, 0, SEEK_END) : 0, from = size > (off_t)sizeof tail - 1 ? size - (off_t)sizeof tail + 1 : 0;
+    off_t size = s->log >= 0 ? lseek(s->log, 0, SEEK_END) : 0,
+          from = size > (off_t)sizeof tail - 1 ? size - (off_t)sizeof tail + 1 : 0;
     ssize_t got = size > 0 ? pread(s->log, tail, sizeof tail - 1, from) : 0;
     while (got > 0 && tail[got - 1] == '\n') got--;
     tail[got > 0 ? got : 0] = 0;

@@ -77,7 +77,8 @@ static char *hex(const void *bytes, size_t n) {
 int task_prepare(struct task *t, int preload, struct pva_error *err) {
     const struct pva_problem *p = t->job.problem;
     unsigned char secret[16];
-    if (getrandom(secret, sizeof secret, 0) != sizeof secret) return pva_fail(err, PVA_IO, "grader: no random numbers: %s", strerror(errno));
+    if (getrandom(secret, sizeof secret, 0) != sizeof secret)
+        return pva_fail(err, PVA_IO, "grader: no random numbers: %s", strerror(errno));
     char *nonce = hex(secret, sizeof secret), *program = hex(t->program, t->job.n_program);
     json_t *tests = json_array(), *payload = NULL;
     if (nonce && program) {
@@ -87,9 +88,9 @@ int task_prepare(struct task *t, int preload, struct pva_error *err) {
             for (size_t i = 0; i < p->n_challenge_tests; i++) json_array_append_new(tests, json_string(p->challenge_tests[i]));
         size_t expected = p->n_tests + (t->job.with_challenge ? p->n_challenge_tests : 0);
         if (json_array_size(tests) == expected)
-            payload = json_pack("{s:s, s:s, s:b, s:s, s:s, s:s, s:s, s:s, s:O}", "nonce", nonce, "program", program, "preload", preload, "kind",
-                                p->kind == PVA_HUMANEVAL ? "humaneval" : "mbpp", "prompt", p->text, "reference", p->code, "setup", p->setup,
-                                "entry_point", p->entry_point, "tests", tests);
+            payload = json_pack("{s:s, s:s, s:b, s:s, s:s, s:s, s:s, s:s, s:O}", "nonce", nonce, "program", program, "preload",
+                                preload, "kind", p->kind == PVA_HUMANEVAL ? "humaneval" : "mbpp", "prompt", p->text, "reference",
+                                p->code, "setup", p->setup, "entry_point", p->entry_point, "tests", tests);
     }
     t->payload = payload ? json_dumps(payload, JSON_COMPACT) : NULL;
     t->n_payload = t->payload ? strlen(t->payload) : 0;
@@ -146,7 +147,8 @@ int task_parse(struct task *t) {
     struct pva_grade_result *r = &t->result;
     if (!t->n_answer || t->answer[t->n_answer - 1] != '\n') return -1;
     json_t *a = json_loads(t->answer, JSON_ALLOW_NUL, NULL);
-    const char *nonce = json_string_value(json_object_get(a, "nonce")), *verdict = json_string_value(json_object_get(a, "verdict"));
+    const char *nonce = json_string_value(json_object_get(a, "nonce")),
+               *verdict = json_string_value(json_object_get(a, "verdict"));
     int rc = -1;
     if (nonce && verdict && !strcmp(nonce, t->nonce))
         for (int v = 0; v < PVA_N_VERDICTS; v++)
@@ -181,10 +183,8 @@ int task_ended(struct task *t) {
     r->cpu_limit = t->cpu_limit;
     r->wall_seconds = t->waited;
     r->verdict = exhausted ? PVA_TIMEOUT : PVA_UNGRADED;
-    if (exhausted)
-        snprintf(r->detail, sizeof r->detail, "checking what the program returned took too long");
-    else if (signal_number)
-        snprintf(r->detail, sizeof r->detail, "the evaluator was ended by signal %d", signal_number);
+    if (exhausted) snprintf(r->detail, sizeof r->detail, "checking what the program returned took too long");
+    else if (signal_number) snprintf(r->detail, sizeof r->detail, "the evaluator was ended by signal %d", signal_number);
     else
         snprintf(r->detail, sizeof r->detail, "the evaluator ended with status %d and without a verdict", WEXITSTATUS(t->status));
     return exhausted;

@@ -10,20 +10,20 @@ struct task {
     struct task *next;
     int64_t serial; /* the server's name for it */
     struct pva_grade_job job;
-    char *program;       /* owned copy of job.program */
-    int is_reference;    /* times a reference; its result stays inside */
-    uint64_t key;        /* of its problem's timing */
+    char *program;    /* owned copy of job.program */
+    int is_reference; /* times a reference; its result stays inside */
+    uint64_t key;     /* of its problem's timing */
     double cpu_limit;
     int attempts;
 
-    int fd;              /* our end of its socket; -1: not handed over */
-    char *payload;       /* what the evaluator reads, NULL once sent */
+    int fd;        /* our end of its socket; -1: not handed over */
+    char *payload; /* what the evaluator reads, NULL once sent */
     size_t n_payload, sent;
-    char *answer;        /* what it wrote so far */
+    char *answer; /* what it wrote so far */
     size_t n_answer;
-    int ended;           /* its socket is at the end */
+    int ended; /* its socket is at the end */
     int exit_known, status, late;
-    double waited;       /* seconds since it was handed over */
+    double waited; /* seconds since it was handed over */
     char nonce[33];
     struct pva_grade_result result;
 };

@@ -40,7 +40,8 @@ int pva_read_text(const char *path, char **text, size_t *n_bytes, struct pva_err
         int n = gzread(f, *text + used, 65536), code;
         if (n < 0 || (n == 0 && !gzeof(f))) {
             const char *why = gzerror(f, &code);
-            rc = pva_fail(err, PVA_INPUT, "%s: cannot read after %zu bytes: %s", path, used, code == Z_ERRNO ? strerror(errno) : why);
+            rc = pva_fail(err, PVA_INPUT, "%s: cannot read after %zu bytes: %s", path, used,
+                          code == Z_ERRNO ? strerror(errno) : why);
             break;
         }
         if (n == 0) break;
@@ -52,7 +53,8 @@ int pva_read_text(const char *path, char **text, size_t *n_bytes, struct pva_err
     }
     int direct = gzdirect(f), closed = gzclose_r(f); /* a compressed file that ends early is found out here */
     if (!rc && closed != Z_OK)
-        rc = pva_fail(err, PVA_INPUT, "%s: %s", path, direct ? "cannot read to the end" : "the compressed file ends early or is damaged");
+        rc = pva_fail(err, PVA_INPUT, "%s: %s", path,
+                      direct ? "cannot read to the end" : "the compressed file ends early or is damaged");
     if (rc) {
         free(*text);
         *text = NULL;
@@ -78,7 +80,8 @@ static int has(const json_t *o, const char *key) {
 /* A copy of a string without zero bytes. */
 static int copy_text(const json_t *v, const char *key, char **out, struct pva_error *err) {
     if (!json_is_string(v)) return pva_fail(err, PVA_INPUT, "\"%s\" is %s, expected a string", key, type_name(v));
-    if (strlen(json_string_value(v)) != json_string_length(v)) return pva_fail(err, PVA_INPUT, "\"%s\" contains a zero byte", key);
+    if (strlen(json_string_value(v)) != json_string_length(v))
+        return pva_fail(err, PVA_INPUT, "\"%s\" contains a zero byte", key);
     *out = strdup(json_string_value(v));
     return *out ? PVA_OK : pva_fail(err, PVA_IO, "out of memory");
 }
@@ -103,7 +106,8 @@ static int get_list(const json_t *o, const char *key, int optional, char ***out,
         parsed = json_loadb(json_string_value(v), json_string_length(v), JSON_DECODE_ANY, &bad);
         if (!json_is_array(parsed)) {
             json_decref(parsed);
-            return pva_fail(err, PVA_INPUT, "\"%s\" is a string that does not hold a JSON list: \"%.60s\"", key, json_string_value(v));
+            return pva_fail(err, PVA_INPUT, "\"%s\" is a string that does not hold a JSON list: \"%.60s\"", key,
+                            json_string_value(v));
         }
         v = parsed;
     }
@@ -212,12 +216,9 @@ static int read_problem(const json_t *o, int64_t line, struct pva_problem *p, st
     memset(p, 0, sizeof *p);
     p->line = line;
     int rc = json_is_object(o) ? get_id(o, p, err) : pva_fail(err, PVA_INPUT, "%s, expected an object", type_name(o));
-    if (!rc && has(o, "entry_point") && has(o, "test"))
-        rc = read_human_eval(o, p, err);
-    else if (!rc && has(o, "test_list"))
-        rc = read_mbpp(o, p, err);
-    else if (!rc)
-        rc = pva_fail(err, PVA_INPUT, "neither \"test_list\" (MBPP) nor \"entry_point\" and \"test\" (HumanEval)");
+    if (!rc && has(o, "entry_point") && has(o, "test")) rc = read_human_eval(o, p, err);
+    else if (!rc && has(o, "test_list")) rc = read_mbpp(o, p, err);
+    else if (!rc) rc = pva_fail(err, PVA_INPUT, "neither \"test_list\" (MBPP) nor \"entry_point\" and \"test\" (HumanEval)");
     if (rc) clear(p);
     return rc;
 }
@@ -246,7 +247,8 @@ static int read_lines(struct pva_problems *set, const char *text, size_t n, stru
         if (blanks < length) {
             json_error_t bad;
             json_t *o = json_loadb(p, length, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &bad);
-            int rc = o ? add(set, o, line, err) : pva_fail(err, PVA_INPUT, "not a JSON object: %s (column %d)", bad.text, bad.column);
+            int rc =
+                o ? add(set, o, line, err) : pva_fail(err, PVA_INPUT, "not a JSON object: %s (column %d)", bad.text, bad.column);
             json_decref(o);
             if (rc) return pva_error_prefix(err, "%lld", (long long)line), rc;
         }
@@ -279,7 +281,8 @@ static int read_export(struct pva_problems *set, const char *text, size_t n, int
 }
 
 static int by_id(const void *a, const void *b, void *all) {
-    const struct pva_problem *x = (struct pva_problem *)all + *(const size_t *)a, *y = (struct pva_problem *)all + *(const size_t *)b;
+    const struct pva_problem *x = (struct pva_problem *)all + *(const size_t *)a,
+                             *y = (struct pva_problem *)all + *(const size_t *)b;
     int c = strcmp(x->task_id, y->task_id);
     return c ? c : (x->line > y->line) - (x->line < y->line);
 }
@@ -292,7 +295,8 @@ static int index_ids(struct pva_problems *set, struct pva_error *err) {
     for (size_t i = 1; i < set->n; i++) {
         const struct pva_problem *x = &set->all[set->by_id[i - 1]], *y = &set->all[set->by_id[i]];
         if (!strcmp(x->task_id, y->task_id))
-            return pva_fail(err, PVA_INPUT, "%lld: task_id \"%s\" again, first in line %lld", (long long)y->line, y->task_id, (long long)x->line);
+            return pva_fail(err, PVA_INPUT, "%lld: task_id \"%s\" again, first in line %lld", (long long)y->line, y->task_id,
+                            (long long)x->line);
     }
     return PVA_OK;
 }
@@ -315,8 +319,7 @@ int pva_problems_load(const char *path, struct pva_problems **out, struct pva_er
         struct pva_error whole = {0};
         pva_fail(&whole, rc, isdigit((unsigned char)err->msg[0]) ? "%s:%s" : "%s: %s", path, err->msg);
         *err = whole;
-    } else
-        *out = set;
+    } else *out = set;
     return rc;
 }
 
@@ -343,7 +346,8 @@ static int claimed_kind(const char *task_id) {
     size_t n = slash ? (size_t)(slash - task_id) : 0;
     if (!slash) return -1;
     if ((n == 4 && !strncasecmp(task_id, "mbpp", 4)) || (n == 8 && !strncasecmp(task_id, "mbppplus", 8))) return PVA_MBPP;
-    if ((n == 9 && !strncasecmp(task_id, "humaneval", 9)) || (n == 13 && !strncasecmp(task_id, "humanevalplus", 13))) return PVA_HUMANEVAL;
+    if ((n == 9 && !strncasecmp(task_id, "humaneval", 9)) || (n == 13 && !strncasecmp(task_id, "humanevalplus", 13)))
+        return PVA_HUMANEVAL;
     return -2;
 }
 
@@ -354,10 +358,8 @@ const struct pva_problem *pva_problems_find(const struct pva_problems *p, const 
         const struct pva_problem *x = &p->all[p->by_id[middle]];
         int c = strcmp(task_id, x->task_id);
         if (!c) return x;
-        if (c < 0)
-            high = middle;
-        else
-            low = middle + 1;
+        if (c < 0) high = middle;
+        else low = middle + 1;
     }
     int kind = claimed_kind(task_id);
     const char *slash = strrchr(task_id, '/'), *digits = slash ? slash + 1 : task_id;

@@ -1,29 +1,31 @@
 /* grade.h - hostile Python programs in, verdicts out.
  *
- * How. A fork server (a warm python3 that never sees a program) is started by pva_grader_open, which must be called before MPI_Init, before
- * CUDA is touched and before threads are started: it forks. For each job the server forks an evaluator, which forks a candidate
- * into a sandbox; only then does the evaluator read the job. The candidate gets the program and nothing else. The evaluator holds the
- * tests and executes them itself; where a test calls the program, the arguments go to the candidate and plain data
- * comes back, which the evaluator compares. It then sends the verdict with the job's nonce through a socket that no program ever had.
+ * How. A fork server (a warm python3 that never sees a program) is started by pva_grader_open, which must be called before
+ * MPI_Init, before CUDA is touched and before threads are started: it forks. For each job the server forks an evaluator, which
+ * forks a candidate into a sandbox; only then does the evaluator read the job. The candidate gets the program and nothing else.
+ * The evaluator holds the tests and executes them itself; where a test calls the program, the arguments go to the candidate and
+ * plain data comes back, which the evaluator compares. It then sends the verdict with the job's nonce through a socket that no
+ * program ever had.
  *
- * What a pass proves. Every test was executed to its end, by an interpreter in which the program never ran, on values that the program's
- * process returned for those arguments. The tests, the expected values, the nonce and the verdict never were in the program's
- * memory. So replacing built-ins, walking frames or the garbage collector, rewriting memory or bytecode, sys.settrace, atexit,
- * threads, signals, scanned descriptors, os._exit(0), or native code that took over the whole process change nothing but the values.
- * An object of the program's own class cannot compare itself with an expected value (verdict: sandbox), and the program cannot
- * redefine a built-in or a module that the tests use. A subclass of a built-in counts as its built-in value.
- * What it does not prove. (1) That the program computes: it may return memorised answers; the tests are public. (2) That it changed its
- * arguments honestly: changes made to a list, dict, set or bytearray argument are copied back, as Python means it, so a test that
- * compares a result with an argument it passed before trusts both. (3) Tests that only look at truth, or at behaviour of a class
- * that the problem asks for, see what that class says. (4) The kernel: a program that breaks it breaks out.
- * Where evaluation apart differs from one shared module: names that the tests define are not visible to the program (their imports are);
- * objects keep their identity per process; a test cannot pass the program an object that is neither data, function, iterator nor
- * instance of a class the tests define.
+ * What a pass proves. Every test was executed to its end, by an interpreter in which the program never ran, on values that the
+ * program's process returned for those arguments. The tests, the expected values, the nonce and the verdict never were in the
+ * program's memory. So replacing built-ins, walking frames or the garbage collector, rewriting memory or bytecode, sys.settrace,
+ * atexit, threads, signals, scanned descriptors, os._exit(0), or native code that took over the whole process change nothing but
+ * the values. An object of the program's own class cannot compare itself with an expected value (verdict: sandbox), and the
+ * program cannot redefine a built-in or a module that the tests use. A subclass of a built-in counts as its built-in value. What
+ * it does not prove. (1) That the program computes: it may return memorised answers; the tests are public. (2) That it changed
+ * its arguments honestly: changes made to a list, dict, set or bytearray argument are copied back, as Python means it, so a test
+ * that compares a result with an argument it passed before trusts both. (3) Tests that only look at truth, or at behaviour of a
+ * class that the problem asks for, see what that class says. (4) The kernel: a program that breaks it breaks out. Where
+ * evaluation apart differs from one shared module: names that the tests define are not visible to the program (their imports
+ * are); objects keep their identity per process; a test cannot pass the program an object that is neither data, function,
+ * iterator nor instance of a class the tests define.
  *
- * Sandbox. Layers are tried once, when the grader opens, by carrying out the same system calls as every later job; `struct pva_sandbox` says
- * what is active. Files: with a private root (mount namespace) the program sees the interpreter read-only and its own temporary
- * directory in memory, bounded in size, which ends with the process. Without one it cannot open, create or change any file at all,
- * and imports work for what the server loaded beforehand: the whole standard library. Either way nothing lands on a disk, so nothing is left to sweep.
+ * Sandbox. Layers are tried once, when the grader opens, by carrying out the same system calls as every later job; `struct
+ * pva_sandbox` says what is active. Files: with a private root (mount namespace) the program sees the interpreter read-only and
+ * its own temporary directory in memory, bounded in size, which ends with the process. Without one it cannot open, create or
+ * change any file at all, and imports work for what the server loaded beforehand: the whole standard library. Either way nothing
+ * lands on a disk, so nothing is left to sweep.
  */
 #ifndef PVA_GRADE_H
 #define PVA_GRADE_H
@@ -56,14 +58,14 @@ const char *pva_verdict_name(enum pva_verdict v); /* "pass", "assertion", ..., "
 /* ---- The sandbox ---- */
 
 enum pva_sandbox_layer {
-    PVA_LAYER_UID = 1,           /* own user ids per slot, none of them in use (root only) */
-    PVA_LAYER_USER = 2,          /* user namespace */
-    PVA_LAYER_PROCESS = 4,       /* pid, network and IPC namespaces: sees and reaches no process, interface or shared memory */
-    PVA_LAYER_MOUNT = 8,         /* private root: sees no file but the interpreter */
+    PVA_LAYER_UID = 1,     /* own user ids per slot, none of them in use (root only) */
+    PVA_LAYER_USER = 2,    /* user namespace */
+    PVA_LAYER_PROCESS = 4, /* pid, network and IPC namespaces: sees and reaches no process, interface or shared memory */
+    PVA_LAYER_MOUNT = 8,   /* private root: sees no file but the interpreter */
     PVA_LAYER_NO_NEW_PRIVS = 16,
-    PVA_LAYER_SECCOMP = 32,      /* allow-list of system calls: no process, socket, signal, trace, mount, key, shared memory */
+    PVA_LAYER_SECCOMP = 32, /* allow-list of system calls: no process, socket, signal, trace, mount, key, shared memory */
     PVA_LAYER_LANDLOCK = 64,
-    PVA_LAYER_LIMITS = 128,      /* address space, CPU, file size, descriptors, threads, core */
+    PVA_LAYER_LIMITS = 128, /* address space, CPU, file size, descriptors, threads, core */
 };
 
 enum pva_sandbox_level { PVA_SANDBOX_NONE, PVA_SANDBOX_BASIC, PVA_SANDBOX_STRONG };
@@ -85,15 +87,15 @@ struct pva_grader_settings {
     const char *python;      /* path or name; NULL: python3 from PATH, then the usual places; the first that works */
     int n_jobs;              /* programs at once; 0: the CPUs this process may use */
     double cpu_seconds;      /* per program; 0: 10 */
-    double reference_factor; /* a program gets at least this many times its reference's CPU time; 0: 4. The reference is timed when a
-                                program first runs into the limit, or beforehand by pva_grader_calibrate */
+    double reference_factor; /* a program gets at least this many times its reference's CPU time; 0: 4. The reference is timed
+                                when a program first runs into the limit, or beforehand by pva_grader_calibrate */
     double wall_seconds;     /* 0: 60 + 6 times the CPU seconds. Asleep without CPU use, it ends after its CPU seconds */
     size_t memory;           /* bytes of address space; 0: 1 GiB */
     size_t file_bytes;       /* bytes in the temporary directory and in one file; 0: 16 MiB */
     int preload_imports;     /* run the usual standard imports before the program */
     enum pva_sandbox_level require; /* refuse to open with less; NONE (zero) means BASIC */
-    int allow_none;          /* --sandbox=none-i-understand: open even without seccomp */
-    unsigned without;        /* layers to leave out, for tests */
+    int allow_none;                 /* --sandbox=none-i-understand: open even without seccomp */
+    unsigned without;               /* layers to leave out, for tests */
 };
 
 struct pva_grade_job {
@@ -108,20 +110,20 @@ struct pva_grade_job {
 struct pva_grade_result {
     int64_t id;
     enum pva_verdict verdict;
-    int failed_test;      /* index of the test (HumanEval: of the assert) that failed, -1: none or before the tests */
-    double cpu_seconds;   /* of the candidate's process */
-    double wall_seconds;  /* of the job */
-    double cpu_limit;     /* CPU seconds it was allowed */
-    int64_t peak_memory;  /* bytes resident */
-    char kind[80];        /* type of the exception, name of the signal; "" otherwise */
-    char detail[500];     /* one line */
+    int failed_test;           /* index of the test (HumanEval: of the assert) that failed, -1: none or before the tests */
+    double cpu_seconds;        /* of the candidate's process */
+    double wall_seconds;       /* of the job */
+    double cpu_limit;          /* CPU seconds it was allowed */
+    int64_t peak_memory;       /* bytes resident */
+    char kind[80];             /* type of the exception, name of the signal; "" otherwise */
+    char detail[500];          /* one line */
     char out[2049], err[2049]; /* the first 2 KiB of stdout and stderr */
 };
 
 struct pva_grader;
 
-/* Starts the servers and waits until one greets. PVA_REFUSED when the sandbox is weaker than required, PVA_IO when no interpreter works.
- * From the thread that will live longest: the servers die with it. `sandbox` may be NULL. */
+/* Starts the servers and waits until one greets. PVA_REFUSED when the sandbox is weaker than required, PVA_IO when no interpreter
+ * works. From the thread that will live longest: the servers die with it. `sandbox` may be NULL. */
 int pva_grader_open(const struct pva_grader_settings *settings, struct pva_grader **out, struct pva_sandbox *sandbox,
                     struct pva_error *err);
 void pva_grader_close(struct pva_grader **g); /* kills what is under way; returns when all processes are gone */
@@ -137,8 +139,8 @@ int pva_grader_poll(struct pva_grader *g, int timeout_ms, struct pva_grade_resul
 int pva_grader_fd(const struct pva_grader *g);
 size_t pva_grader_pending(const struct pva_grader *g); /* submitted, result not yet given out */
 
-/* Times each problem's reference on this machine; submit nothing else meanwhile. seconds [n]: CPU seconds, or -1 when the reference does
- * not pass. Later jobs of these problems get their limits from it. `progress` may be NULL. */
+/* Times each problem's reference on this machine; submit nothing else meanwhile. seconds [n]: CPU seconds, or -1 when the
+ * reference does not pass. Later jobs of these problems get their limits from it. `progress` may be NULL. */
 int pva_grader_calibrate(struct pva_grader *g, const struct pva_problem *const *problems, size_t n, double *seconds,
                          void (*progress)(size_t done, size_t n), struct pva_error *err);
 

@@ -4,9 +4,9 @@
  *   JSON lines     one problem per line (mbpp.jsonl, HumanEval.jsonl)
  *   JSON array     [{...}, ...] (a hub export)
  *   rows           {"rows": [{"row": {...}}, ...]} (the hub's rows API, saved)
- * MBPP:      "text" or "prompt"; "code"; "task_id"; "test_list"; optional "test_setup_code", "test_imports", "challenge_test_list".
- * HumanEval: "task_id"; "prompt"; "entry_point"; "test"; "canonical_solution".
- * A list given as a JSON string (as some exports do) is parsed. Other keys are ignored.
+ * MBPP:      "text" or "prompt"; "code"; "task_id"; "test_list"; optional "test_setup_code", "test_imports",
+ * "challenge_test_list". HumanEval: "task_id"; "prompt"; "entry_point"; "test"; "canonical_solution". A list given as a JSON
+ * string (as some exports do) is parsed. Other keys are ignored.
  *
  * Nothing is skipped: the first line that is not a complete problem fails the load with PVA_INPUT, "FILE:LINE: what". In an array
  * the line is where the problem would begin if each stood on its own line: its number.
@@ -28,12 +28,12 @@ enum pva_problem_kind { PVA_MBPP, PVA_HUMANEVAL };
 /* All texts are UTF-8, zero-terminated, without zero bytes inside, owned by the set. Line ends are kept as in the file. */
 struct pva_problem {
     enum pva_problem_kind kind;
-    char *task_id;       /* as in the file; a number as its digits */
-    int64_t number;      /* the number in the task id ("HumanEval/17" -> 17), -1 when there is none */
-    char *text;          /* MBPP: the sentence; HumanEval: the prompt (imports, helpers, signature and docstring) */
-    char *code;          /* reference program. HumanEval: prompt + canonical solution; "" when the file has none */
-    char *setup;         /* test_imports and test_setup_code: runs after the program, before the tests; "" when none */
-    char **tests;        /* [n_tests] at least one. HumanEval: one, the source that defines check(candidate) */
+    char *task_id;  /* as in the file; a number as its digits */
+    int64_t number; /* the number in the task id ("HumanEval/17" -> 17), -1 when there is none */
+    char *text;     /* MBPP: the sentence; HumanEval: the prompt (imports, helpers, signature and docstring) */
+    char *code;     /* reference program. HumanEval: prompt + canonical solution; "" when the file has none */
+    char *setup;    /* test_imports and test_setup_code: runs after the program, before the tests; "" when none */
+    char **tests;   /* [n_tests] at least one. HumanEval: one, the source that defines check(candidate) */
     size_t n_tests;
     char **challenge_tests; /* [n_challenge_tests] */
     size_t n_challenge_tests;
