@@ -248,9 +248,10 @@ static int cpu_rmsnorm_add(struct pva_backend *be, struct pva_tensor x, struct p
 static int cpu_linear_op(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, struct pva_tensor y, struct pva_error *err) {
     PVA_ASSERT(x.cols == w.cols && y.rows == x.rows && y.cols == w.rows);
     (void)err;
+    int64_t products = x.rows * x.cols * w.rows;
     const struct cpu_linear_args args = {
         .x = data_of(x), .x_type = x.dtype, .w = data_of(w), .w_type = w.dtype, .y = f32_of(y), .n = x.rows, .k = x.cols, .m = w.rows,
-        .isa = be->isa, .n_threads = be->n_threads, .scratch = &be->linear_scratch,
+        .isa = be->isa, .n_threads = products >= 8 * ELEMENTS_WORTH_THREADS ? be->n_threads : 1, .scratch = &be->linear_scratch,
     };
     cpu_linear(&args);
     return PVA_OK;

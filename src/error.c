@@ -30,7 +30,7 @@ int pva_error_prefix(struct pva_error *err, const char *fmt, ...) {
     size_t n = strlen(prefix);
     if (n > sizeof err->msg - 3) n = sizeof err->msg - 3;
     memcpy(err->msg, prefix, n);
-    snprintf(err->msg + n, sizeof err->msg - n, ": %s", text);
+    snprintf(err->msg + n, sizeof err->msg - n, ": %.*s", (int)(sizeof err->msg - n - 3), text);
     keep_one_line(err->msg);
     return err->code;
 }
