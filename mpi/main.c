@@ -78,7 +78,7 @@ int main(int argc, char **argv) {
     pva_options_free(&o);
     if (status && err.msg[0]) fprintf(stderr, "pva-mpi: %s: %s\n", c->name, err.msg);
     /* Results that could not be written are a failure, however well the work went. */
-    if (fflush(stdout) && !status) {
+    if ((fflush(stdout) || ferror(stdout)) && !status) {
         fprintf(stderr, "pva-mpi: %s: standard output could not be written\n", c->name);
         status = PVA_IO;
     }
