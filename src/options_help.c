@@ -59,6 +59,6 @@ void pva_options_print_help(const char *command, const char *synopsis, const str
     }
     fprintf(out, "\n");
     for (const struct pva_option *spec = everywhere; spec->name; spec++) print_option(spec, out);
-    fprintf(out, "\nAn option may also stand in the environment (--batch-size as PVA_BATCH_SIZE) or in\n"
-                 "the --config file. The command line wins over the environment, that over the file.\n");
+    fprintf(out, "\nOptions may also stand in the environment (--batch-size: PVA_BATCH_SIZE) and in\n"
+                 "the --config file. The command line wins, then the environment, then the file.\n");
 }

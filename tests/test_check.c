@@ -115,6 +115,10 @@ static void test_report(void) {
     CHECK(report_status(500, 77, 0) > 0);
     CHECK_INT(report_status(5, 0, 1), 0);
     CHECK_INT(report_status(5, 1, 1), 99);
+
+    int times = 0;
+    CHECK_FATAL(++times); /* evaluated once */
+    CHECK_INT(times, 1);
 }
 
 int main(void) {
