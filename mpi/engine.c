@@ -1,8 +1,12 @@
 #include "engine.h"
 
+#include <errno.h>
+#include <omp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 const struct pva_option pva_engine_options[] = {
     {"model", PVA_OPT_TEXT, "DIR", NULL, "model directory: config.json, safetensors, tokenizer.model", NULL, 0, 0},
@@ -20,9 +24,11 @@ double engine_now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-int engine_open_backend(const struct pva_options *o, struct engine *e, struct pva_error *err) {
+static enum pva_dtype operand_of(const struct pva_options *o) { return strcmp(pva_options_text(o, "dtype"), "f32") ? PVA_BF16 : PVA_F32; }
+
+static int open_backend(const struct pva_options *o, int n_threads, struct engine *e, struct pva_error *err) {
     struct pva_backend_settings settings = {
-        .n_threads = (int)pva_options_int(o, "threads"),
+        .n_threads = n_threads,
         .memory_limit = pva_options_bytes(o, "gpu-memory"),
         .isa = pva_options_text(o, "isa"),
     };
@@ -33,20 +39,74 @@ int engine_open_backend(const struct pva_options *o, struct engine *e, struct pv
     return e->ops->open(&settings, &e->be, err);
 }
 
-int engine_open(const struct pva_options *o, int needs_tokenizer, struct engine *e, struct pva_error *err) {
-    double start = engine_now();
-    memset(e, 0, sizeof *e);
-    if (pva_options_require(o, "model", err) || engine_open_backend(o, e, err)) return err->code;
+int engine_open_backend(const struct pva_options *o, struct engine *e, struct pva_error *err) {
+    return open_backend(o, (int)pva_options_int(o, "threads"), e, err);
+}
+
+/* weights: --model itself, or a converted copy of it. */
+static int open_model(const struct pva_options *o, const char *weights, int needs_tokenizer, struct engine *e, struct pva_error *err) {
     const char *directory = pva_options_text(o, "model");
-    enum pva_dtype dtype = strcmp(pva_options_text(o, "dtype"), "f32") ? PVA_BF16 : PVA_F32;
-    if (pva_model_open(directory, e->ops, e->be, dtype, &e->model, err)) return err->code;
+    if (pva_model_open(weights, e->ops, e->be, operand_of(o), &e->model, err)) return err->code;
     struct pva_error missing = {0};
     if (pva_tokenizer_open(directory, &e->tokenizer, needs_tokenizer ? err : &missing) && needs_tokenizer) return err->code;
     if (e->tokenizer && pva_tokenizer_n_vocab(e->tokenizer) > pva_model_get_config(e->model)->n_vocab)
         return pva_fail(err, PVA_INPUT, "%s: tokenizer.model has %d tokens, the model's vocabulary %d: they do not belong together", directory,
                         pva_tokenizer_n_vocab(e->tokenizer), (int)pva_model_get_config(e->model)->n_vocab);
-    e->open_seconds = engine_now() - start;
     return PVA_OK;
+}
+
+int engine_open(const struct pva_options *o, int needs_tokenizer, struct engine *e, struct pva_error *err) {
+    double start = engine_now();
+    memset(e, 0, sizeof *e);
+    if (pva_options_require(o, "model", err) || engine_open_backend(o, e, err)) return err->code;
+    open_model(o, pva_options_text(o, "model"), needs_tokenizer, e, err);
+    e->open_seconds = engine_now() - start;
+    return err->code;
+}
+
+static void remove_shared_copy(const char *directory) {
+    static const char *const names[] = {"config.json", "generation_config.json", "model.safetensors", "model.safetensors.partial"};
+    char path[512];
+    for (int i = 0; i < 4; i++) {
+        snprintf(path, sizeof path, "%s/%s", directory, names[i]);
+        unlink(path);
+    }
+    rmdir(directory);
+}
+
+/* One converted copy for the node's ranks, made by the first of them. Removed by name as soon as all have mapped it. */
+static void make_shared_copy(const struct pva_options *o, char *directory, size_t size, struct pva_error *err) {
+    const char *places[] = {"/dev/shm", getenv("TMPDIR") ? getenv("TMPDIR") : "/tmp"};
+    for (int i = 0; i < 2; i++) {
+        struct pva_error why = {0};
+        snprintf(directory, size, "%s/pva-weights-%ld-XXXXXX", places[i], (long)getuid());
+        if (!mkdtemp(directory)) pva_fail(&why, PVA_IO, "%s: %s", directory, strerror(errno));
+        else if (!pva_model_write_bf16(pva_options_text(o, "model"), directory, &why)) return;
+        remove_shared_copy(directory);
+        if (why.code != PVA_IO || i == 1) {
+            *err = why;
+            return;
+        }
+    }
+}
+
+int engine_open_shared(const struct par *p, const struct pva_options *o, int needs_tokenizer, struct engine *e, struct pva_error *err) {
+    double start = engine_now();
+    int threads = (int)pva_options_int(o, "threads"), needs = 0;
+    char weights[256] = "";
+    memset(e, 0, sizeof *e);
+    if (!threads) threads = omp_get_max_threads() / p->local_size > 1 ? omp_get_max_threads() / p->local_size : 1;
+    if (!pva_options_require(o, "model", err) && !open_backend(o, threads, e, err) && p->local_size > 1 && !strcmp(e->ops->name, "cpu"))
+        pva_model_needs_conversion(pva_options_text(o, "model"), operand_of(o), &needs, err);
+    if (par_agree(p, "open device", err)) return err->code;
+    if (needs && p->local_rank == 0) make_shared_copy(o, weights, sizeof weights, err);
+    if (par_agree(p, "convert weights", err)) return err->code;
+    PAR_CHECK(p, MPI_Bcast(weights, sizeof weights, MPI_CHAR, 0, p->node));
+    open_model(o, weights[0] ? weights : pva_options_text(o, "model"), needs_tokenizer, e, err);
+    int status = par_agree(p, "load model", err);
+    if (weights[0] && p->local_rank == 0) remove_shared_copy(weights);
+    e->open_seconds = engine_now() - start;
+    return status;
 }
 
 void engine_close(struct engine *e) {

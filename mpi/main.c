@@ -16,8 +16,6 @@ static const struct command commands[] = {
      {pva_common_options, pva_engine_options, pva_generate_options, NULL}, pva_command_generate},
     {"tokenize", NULL, "text to token ids and back; JSONL in, JSONL out", "--model DIR [--decode]", {pva_common_options, pva_tokenize_options, NULL},
      pva_command_tokenize},
-    {"grade", NULL, "run programs against their tests in a sandbox", "--problems FILE --samples FILE --out FILE", {pva_common_options, pva_grade_options, NULL},
-     pva_command_grade},
     {"synth", NULL, "write a model of random weights, for benchmarks and tests", "--like NAME --out DIR", {pva_common_options, pva_synth_options, NULL},
      pva_command_synth},
     {"bench", NULL, "figures against the limit measured in the same run", "generate|prefill", {pva_common_options, pva_engine_options, pva_bench_options, NULL},

@@ -32,6 +32,12 @@ int64_t pva_model_parameters(const struct pva_model *m);
 size_t pva_model_weight_bytes(const struct pva_model *m);  /* read per decoded token, head included */
 size_t pva_model_converted(const struct pva_model *m);     /* bytes that had to be converted into memory of our own */
 
+/* Whether opening this model with this operand type would convert matrices into memory of each process's own. */
+int pva_model_needs_conversion(const char *directory, enum pva_dtype operand, int *needs, struct pva_error *err);
+/* A copy (config.json, model.safetensors) with bfloat16 matrices, in an existing directory: processes of a node that map it share one
+ * copy in memory. Rounds as pva_model_open does. */
+int pva_model_write_bf16(const char *directory, const char *out_directory, struct pva_error *err);
+
 /* The buffers of one forward pass, sized once. */
 struct pva_workspace {
     const struct pva_model *model;
