@@ -28,6 +28,9 @@ check_top_level() {
         *" $name "*) ;;
         *) echo "$name: is not part of the top level ($top_level)" ;;
         esac
+        if [ -d "$name" ] && [ "$name" != .ci ] && ! grep -q "^    $name/ " README.md; then
+            echo "$name: README.md draws no such room"
+        fi
     done
 }
 
@@ -148,6 +151,10 @@ plant mpi/planted.c '#include <cuda_runtime_api.h>' 'mpi asks the backend regist
 plant mpi/planted.c '#include "options_private.h"' 'is not in mpi/'
 plant planted.txt 'x' 'planted.txt: is not part of the top level'
 plant planted/file 'x' 'planted: is not part of the top level'
+kept=$(cat "$copy/README.md")
+sed '/^    src\//d' <<<"$kept" >"$copy/README.md"
+expect_found 'src: README.md draws no such room' README.md
+printf '%s\n' "$kept" >"$copy/README.md"
 plant tests/planted.c "$(seq 901)" 'tests/planted.c: 901 lines'
 for word in TO'DO' fix'me' 'Not imple''mented' place'holder' st'ub'; do
     plant src/planted.c "/* $word */" "src/planted.c:1:/* $word */"
