@@ -73,7 +73,8 @@ target_link_libraries(with_core PRIVATE pva::core)
 add_executable(with_par consumer.c)
 target_link_libraries(with_par PRIVATE pva::par)
 END
-if cmake -S consumer -B consumer/build -DCMAKE_PREFIX_PATH="$work/prefix" -DCMAKE_C_COMPILER="$(cached CMAKE_C_COMPILER)" >log 2>&1 && cmake --build consumer/build >>log 2>&1; then
+if cmake -S consumer -B consumer/build -G "$(cached CMAKE_GENERATOR)" -DCMAKE_C_COMPILER="$(cached CMAKE_C_COMPILER)" \
+    -DCMAKE_PREFIX_PATH="$work/prefix" >log 2>&1 && cmake --build consumer/build >>log 2>&1; then
     expect_output "find_package, pva::core" consumer/build/with_core
     expect_output "find_package, pva::par" consumer/build/with_par
 else

@@ -602,9 +602,11 @@ static void misuse(enum bug bug) {
     if (bug == BUG_RESERVED) table[1].name = "config";
     if (bug == BUG_FALLBACK) table[0].fallback = "3";
     char *argv[] = {"x"};
-    if (pva_options_parse("x", list, 1, argv, &o, &err)) _exit(1);
-    if (bug == BUG_UNKNOWN) pva_options_text(o, "three");
-    if (bug == BUG_TYPE) pva_options_int(o, "two");
+    struct pva_options *mine;
+    if (pva_options_parse("x", list, 1, argv, &mine, &err)) _exit(1);
+    if (bug == BUG_UNKNOWN) pva_options_text(mine, "three");
+    if (bug == BUG_TYPE) pva_options_int(mine, "two");
+    pva_options_free(&mine);
     _exit(0);
 }
 
