@@ -48,10 +48,10 @@ struct shape_of_values {
 
 static struct shape_of_values shape_of(const struct pva_model_config *c, const struct pva_model_tensor *t) {
     double mean = 0, sd;
-    if (t->role == PVA_EMBED) sd = 0.5 / sqrt(c->d_model);
+    if (t->role == PVA_EMBED) sd = 0.25 / sqrt(c->d_model);
     else if (t->n_dims == 2) sd = 1 / sqrt((double)t->shape[1]);
     else sd = 0.1;
-    if (t->role == PVA_FINAL_NORM) mean = 3;
+    if (t->role == PVA_FINAL_NORM) mean = 7;
     return (struct shape_of_values){(float)mean, (float)(sd / BELL_SD)};
 }
 

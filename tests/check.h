@@ -76,7 +76,7 @@ static int check_failures, check_count;
         } \
     } while (0)
 
-/* The test cannot go on here. */
+/* The test cannot go on here. The condition is evaluated once. */
 #define CHECK_FATAL(cond) \
     do { \
         int check_before = check_failures; \

@@ -1,9 +1,10 @@
 /* synth.h - models with random weights, in the hub's layout: for benchmarks and tests.
  *
  * A weight is a pure function of (seed, index of its tensor, index of the element): a mixed word keyed by Philox, its four bytes
- * summed to a bell shape (at most 3.45 standard deviations), so any part can be made by any thread. Scales keep a deep model
- * sane: projections have standard deviation 1/sqrt(fan_in), norms 0.1 around 0 (the final norm around 3, which spreads the logits
- * over a few units), the embedding 0.5/sqrt(d_model).
+ * summed to a bell shape (at most 3.45 standard deviations), so any part can be made by any thread.
+ * Scales keep a deep model sane: projections have standard deviation 1/sqrt(fan_in), norms 0.1 around 0. The embedding has
+ * 0.25/sqrt(d_model), small against what the layers add, so that greedy text does not repeat its last token at once; the
+ * final norm lies around 7 to make up for it: logits spread over about 2 units.
  */
 #ifndef PVA_SYNTH_H
 #define PVA_SYNTH_H
