@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +53,8 @@ int pva_difficulty(const char *python, const char *const *codes, size_t n, int32
     char *const environment[] = {"PATH=/usr/local/bin:/usr/bin:/bin", "LC_ALL=C.UTF-8", NULL};
     int in = memfd_create("programs", MFD_CLOEXEC), out = memfd_create("numbers", MFD_CLOEXEC), status = 0;
     posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+    sigset_t stops;
     pid_t child;
     if (in < 0 || out < 0) {
         pva_fail(err, PVA_IO, "difficulty: %s", strerror(errno));
@@ -62,8 +65,15 @@ int pva_difficulty(const char *python, const char *const *codes, size_t n, int32
     posix_spawn_file_actions_adddup2(&actions, in, 0);
     posix_spawn_file_actions_adddup2(&actions, out, 1);
     posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-    int failed = posix_spawnp(&child, argv[0], &actions, NULL, argv, environment);
+    /* A launcher sends a job's stop signals to whole process groups; this fraction of a second is not worth dying for. */
+    sigemptyset(&stops);
+    sigaddset(&stops, SIGTERM), sigaddset(&stops, SIGINT), sigaddset(&stops, SIGUSR1);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETPGROUP);
+    posix_spawnattr_setsigmask(&attributes, &stops);
+    int failed = posix_spawnp(&child, argv[0], &actions, &attributes, argv, environment);
     posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
     if (failed) {
         pva_fail(err, PVA_IO, "%s cannot be started: %s; --python names another interpreter", argv[0], strerror(failed));
         goto done;
