@@ -5,9 +5,10 @@
  * work left: the slowest rank's. Costs are expectations and decide only the order; results never depend on who computes an item,
  * or when.
  *
- * A rank asks for items that it can start now and for items ahead, to have at hand when a sequence ends. What waits at one rank
- * cannot be taken by another, so ahead is given only while each rank could get as much: the last items go one by one to whoever
- * can start them.
+ * A rank asks for items that it can start now and for some ahead, to have at hand when a sequence ends. What waits at one rank
+ * cannot be started by another, and may wait behind the longest completion of all. So items ahead come from the rank's own shard
+ * only, and when items are scarce (fewer than ranks) none is given ahead and those at hand are put back: the last ones go one by
+ * one to whoever can start them. tests/bench/bench_schedule.c has the figures.
  */
 #ifndef SCHEDULE_H
 #define SCHEDULE_H
@@ -25,11 +26,15 @@ int schedule_create(int64_t n_items, const int64_t *cost, const uint8_t *done, i
                     struct pva_error *err);
 void schedule_free(struct schedule **s);
 
-/* Gives up to n_now + n_ahead items to a rank; returns how many. With n_now > 0 it is 0 only when nothing is left at all.
- * Each item is given once. items has room for n_now + n_ahead. */
+/* Gives items to a rank: n_now, or all that are left, and up to n_ahead. Returns how many. With n_now > 0 it is 0 only when
+ * nothing is left. An item is given once, and once more each time it is put back. items has room for n_now + n_ahead. */
 int64_t schedule_take(struct schedule *s, int rank, int64_t n_now, int64_t n_ahead, int64_t *items);
 
+/* Takes back items that were given and not started. They form a shard of their own. */
+void schedule_put_back(struct schedule *s, int64_t n, const int64_t *items);
+
 int64_t schedule_left(const struct schedule *s);                 /* items not given yet */
+int schedule_scarce(const struct schedule *s);                   /* fewer left than ranks: none is given ahead any more */
 int64_t schedule_shard_left(const struct schedule *s, int rank); /* of one shard */
 int64_t schedule_shard_work(const struct schedule *s, int rank); /* their cost; an item of cost 0 counts as 1 */
 

@@ -38,6 +38,7 @@ struct plan {
     int bad_rank;      /* -1: none */
     int64_t bad_after; /* it acts when it has started that many items, or is in close */
     enum { SIGNAL, STOP_CALL, FAIL_CALL, LEAVE } how;
+    int stuck_rank; /* -1, or a rank whose first item takes 500 steps */
     int slow_rank;  /* -1, or a rank whose steps take ten times as long */
     int steal_only; /* all cost in one shard: the others' items come from it */
     const uint8_t *done;
@@ -54,28 +55,25 @@ static struct result run(const struct plan *plan) {
     struct result res = {0};
     struct pva_error err = {0};
     struct schedule *s = NULL;
-    int64_t *cost = malloc((size_t)(plan->n + 1) * sizeof *cost), items[64], queue[64];
+    int64_t *cost = malloc((size_t)(plan->n + 1) * sizeof *cost), items[64];
     int *counts = calloc((size_t)(plan->n + 1), sizeof *counts), *all = calloc((size_t)(plan->n + 1), sizeof *all);
     int left[64] = {0}; /* steps each slot still has to do */
-    int running = 0, queued = 0, acted = 0;
+    int running = 0, acted = 0;
     for (int64_t i = 0; i < plan->n; i++) cost[i] = plan->steal_only ? (i == 0 ? 1000000 : 0) : (int64_t)(i * 7919 % 1000);
     if (par.rank == 0) CHECK_OK(schedule_create(plan->n, cost, plan->done, par.size, &s, &err), err);
     stop_flag = 0;
-    struct dispatch *d = dispatch_open(&par, s, stop_asked);
-    while (!dispatch_finished(d) || running || queued) {
-        dispatch_want(d, plan->slots - running - queued,
-                      plan->ahead - (queued > plan->slots - running ? queued - plan->slots + running : 0));
-        int64_t n = running || queued ? dispatch_poll(d, items, 64 - queued) : dispatch_wait(d, items, 64 - queued);
-        for (int64_t i = 0; i < n; i++) queue[queued++] = items[i];
-        if (dispatch_stopping(d)) queued = 0;
-        for (int i = 0; i < plan->slots && queued; i++) {
+    struct dispatch *d = dispatch_open(&par, s, plan->ahead, stop_asked);
+    while (!dispatch_finished(d) || running) {
+        int64_t n = running ? dispatch_next(d, plan->slots - running, items) : dispatch_wait(d, plan->slots, items);
+        CHECK(n <= plan->slots - running);
+        for (int i = 0; i < plan->slots && n; i++) {
             if (left[i]) continue;
-            int64_t item = queue[0];
-            memmove(queue, queue + 1, (size_t)--queued * sizeof *queue);
+            int64_t item = items[--n];
             CHECK_FATAL(item >= 0 && item < plan->n);
             counts[item]++;
             res.started_here++;
             left[i] = 1 + (int)draw((uint64_t)plan->steps_most);
+            if (par.rank == plan->stuck_rank && res.started_here == 1) left[i] = 500;
             running++;
         }
         if (par.rank == plan->bad_rank && !acted && res.started_here >= plan->bad_after) {
@@ -113,7 +111,7 @@ static struct result run(const struct plan *plan) {
 }
 
 static const struct plan usual = {
-    .n = 60, .slots = 4, .ahead = 2, .step_us = 300, .steps_most = 12, .bad_rank = -1, .slow_rank = -1};
+    .n = 60, .slots = 4, .ahead = 2, .step_us = 300, .steps_most = 12, .bad_rank = -1, .stuck_rank = -1, .slow_rank = -1};
 
 static void complete(void) {
     const int64_t sizes[] = {0, 1, 2, 5, 60, 300};
@@ -154,6 +152,20 @@ static void slow(void) {
     struct result r = run(&p);
     CHECK_INT(r.twice + r.lost, 0);
     CHECK(r.started_here > 0);
+}
+
+/* Nothing waits behind a long item: what a rank has at hand is called back for the others. */
+static void stuck(void) {
+    if (par.size == 1) return;
+    for (int who = 0; who < par.size; who++)
+        for (int ahead = 0; ahead <= 6; ahead += 3) {
+            struct plan p = usual;
+            p.n = 40, p.slots = 1, p.ahead = ahead, p.steps_most = 3, p.step_us = 1000, p.stuck_rank = who;
+            struct result r = run(&p);
+            CHECK_INT(r.outcome, DISPATCH_COMPLETE);
+            CHECK_INT(r.twice + r.lost, 0);
+            if (par.rank == who) CHECK_INT(r.started_here, 1);
+        }
 }
 
 static void ended_early(void) {
@@ -205,11 +217,9 @@ static void asleep(void) {
         int64_t cost = 1, item;
         double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
         if (par.rank == 0) CHECK_OK(schedule_create(1, &cost, NULL, par.size, &s, &err), err);
-        struct dispatch *d = dispatch_open(&par, s, NULL);
+        struct dispatch *d = dispatch_open(&par, s, 1, NULL);
         if (par.rank == slow_rank) pause_us(400000);
-        dispatch_want(d, 1, 0);
-        dispatch_wait(d, &item, 1);
-        while (!dispatch_finished(d)) dispatch_want(d, 1, 0), dispatch_wait(d, &item, 1);
+        while (!dispatch_finished(d)) dispatch_wait(d, 1, &item);
         CHECK_INT(dispatch_close(&d), DISPATCH_COMPLETE);
         wall = seconds(CLOCK_MONOTONIC) - wall, cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
         CHECK(wall >= 0.39);
@@ -218,33 +228,35 @@ static void asleep(void) {
     }
 }
 
-/* More arrive than the caller takes at a time, and many requests that get nothing. */
+/* One at a time with a large reserve, and far more asked for than one answer holds. */
 static void in_portions(void) {
     struct pva_error err = {0};
-    struct schedule *s = NULL;
-    int64_t cost[900], item;
-    int mine[900] = {0}, all[900];
+    int64_t cost[900], items[2000];
     for (int i = 0; i < 900; i++) cost[i] = i;
-    if (par.rank == 0) CHECK_OK(schedule_create(900, cost, NULL, par.size, &s, &err), err);
-    struct dispatch *d = dispatch_open(&par, s, NULL);
-    CHECK_INT(dispatch_poll(d, &item, 1), 0); /* nothing has been asked for */
-    dispatch_want(d, 0, 0);
-    CHECK_INT(dispatch_wait(d, &item, 1), 0);
-    while (!dispatch_finished(d)) {
-        dispatch_want(d, 1000, 1000); /* far more than one answer holds */
-        dispatch_want(d, 1, 0);       /* at most one request at a time: nothing happens */
-        if (dispatch_wait(d, &item, 1) == 1) {
-            CHECK_FATAL(item >= 0 && item < 900);
-            mine[item]++;
+    for (int ahead = 0; ahead <= 1000; ahead += 500)
+        for (int64_t n_free = 1; n_free <= 2000; n_free += 1999) {
+            struct schedule *s = NULL;
+            int mine[900] = {0}, all[900];
+            if (par.rank == 0) CHECK_OK(schedule_create(900, cost, NULL, par.size, &s, &err), err);
+            struct dispatch *d = dispatch_open(&par, s, ahead, NULL);
+            CHECK_INT(dispatch_next(d, 0, items), 0);
+            CHECK_INT(dispatch_next(d, -3, items), 0);
+            while (!dispatch_finished(d)) {
+                int64_t n = dispatch_wait(d, n_free, items);
+                CHECK(n <= n_free);
+                for (int64_t i = 0; i < n; i++) {
+                    CHECK_FATAL(items[i] >= 0 && items[i] < 900);
+                    mine[items[i]]++;
+                }
+            }
+            CHECK_INT(dispatch_wait(d, 1, items), 0);
+            CHECK(!dispatch_stopping(d));
+            CHECK_INT(dispatch_close(&d), DISPATCH_COMPLETE);
+            CHECK_INT(dispatch_close(&d), DISPATCH_COMPLETE); /* nothing open: nothing happens */
+            MPI_Allreduce(mine, all, 900, MPI_INT, MPI_SUM, par.comm);
+            for (int i = 0; i < 900; i++) CHECK_INT(all[i], 1);
+            schedule_free(&s);
         }
-    }
-    dispatch_want(d, 1, 0);
-    CHECK_INT(dispatch_wait(d, &item, 1), 0);
-    CHECK_INT(dispatch_close(&d), DISPATCH_COMPLETE);
-    CHECK_INT(dispatch_close(&d), DISPATCH_COMPLETE); /* nothing open: nothing happens */
-    MPI_Allreduce(mine, all, 900, MPI_INT, MPI_SUM, par.comm);
-    for (int i = 0; i < 900; i++) CHECK_INT(all[i], 1);
-    schedule_free(&s);
 }
 
 int main(void) {
@@ -255,6 +267,7 @@ int main(void) {
     double start = seconds(CLOCK_MONOTONIC);
     complete();
     slow();
+    stuck();
     ended_early();
     stopped_while_waiting();
     asleep();

@@ -144,21 +144,68 @@ static void from_the_slowest(void) {
     schedule_free(&s);
 }
 
-/* Ahead is given only while each rank could get as much. */
+/* Ahead: from the own shard only, and not when items are scarce. */
 static void ahead(void) {
-    int64_t cost[40] = {0}, items[20];
+    int64_t cost[40] = {0}, items[99];
     struct pva_error err = {0};
     struct schedule *s;
-    CHECK_OK(schedule_create(40, cost, NULL, 4, &s, &err), err);
-    CHECK_INT(schedule_take(s, 0, 2, 5, items), 7);   /* 38 left after the two: up to 9 each */
-    CHECK_INT(schedule_take(s, 1, 10, 9, items), 15); /* 23 left after the ten: up to 5 */
-    CHECK_INT(schedule_take(s, 2, 3, 20, items), 6);  /* 15: up to 3 */
-    CHECK_INT(schedule_take(s, 3, 0, 4, items), 3);   /* 12: up to 3 */
-    CHECK_INT(schedule_take(s, 3, 6, 4, items), 6);   /* 3: none ahead */
-    CHECK_INT(schedule_take(s, 0, 0, 4, items), 0);   /* not the end: 3 are left for who can start them */
-    CHECK_INT(schedule_left(s), 3);
-    CHECK_INT(schedule_take(s, 0, 9, 9, items), 3);
-    CHECK_INT(schedule_take(s, 0, 9, 9, items), 0);
+    CHECK_OK(schedule_create(40, cost, NULL, 4, &s, &err), err); /* rank r has r, r + 4, ... */
+    CHECK_INT(schedule_take(s, 0, 2, 5, items), 7);
+    for (int i = 0; i < 7; i++) CHECK_INT(items[i], 4 * i);
+    CHECK_INT(schedule_take(s, 0, 5, 5, items), 5); /* three of its own, two of others: none ahead */
+    CHECK(items[2] == 36 && items[3] == 1 && items[4] == 2);
+    CHECK_INT(schedule_take(s, 0, 0, 5, items), 0); /* its shard is empty: it gets only what it can start */
+    CHECK_INT(schedule_take(s, 1, 9, 4, items), 9);
+    CHECK_INT(schedule_take(s, 2, 1, 99, items), 9); /* 18 left after the one */
+    CHECK_INT(schedule_shard_left(s, 3), 10);
+    CHECK_INT(schedule_take(s, 3, 6, 0, items), 6);
+    CHECK(!schedule_scarce(s));
+    CHECK_INT(schedule_take(s, 3, 1, 3, items), 1); /* three left are too few for four ranks */
+    CHECK(schedule_scarce(s));
+    CHECK_INT(schedule_take(s, 3, 0, 3, items), 0);
+    CHECK_INT(schedule_take(s, 2, 9, 9, items), 3);
+    schedule_free(&s);
+}
+
+/* What is put back is given again: longest first, to whoever asks; as often as that happens. */
+static void put_back(void) {
+    enum { N = 200 };
+    int64_t cost[N], items[N], hold[N];
+    int given[N] = {0}, returned[N] = {0};
+    struct pva_error err = {0};
+    struct schedule *s;
+    for (int i = 0; i < N; i++) cost[i] = 1 + (int64_t)draw(50);
+    CHECK_OK(schedule_create(N, cost, NULL, 3, &s, &err), err);
+    CHECK_INT(schedule_take(s, 0, N, 0, hold), N);
+    CHECK_INT(schedule_left(s), 0);
+    schedule_put_back(s, 0, hold);
+    CHECK_INT(schedule_left(s), 0);
+    schedule_put_back(s, N, hold);
+    CHECK_INT(schedule_left(s), N);
+    CHECK_INT(schedule_take(s, 1, N, 0, items), N);
+    for (int i = 1; i < N; i++)
+        CHECK(cost[items[i]] < cost[items[i - 1]] || (cost[items[i]] == cost[items[i - 1]] && items[i] > items[i - 1]));
+    schedule_free(&s);
+
+    CHECK_OK(schedule_create(N, cost, NULL, 3, &s, &err), err);
+    for (int round = 0; schedule_left(s) > 0 && round < 100000; round++) {
+        int64_t left = schedule_left(s), n = schedule_take(s, (int)draw(3), 1 + (int64_t)draw(6), (int64_t)draw(6), items);
+        CHECK(n > 0);
+        for (int64_t i = 0; i < n; i++) given[items[i]]++;
+        int64_t back = round < 500 ? (int64_t)draw((uint64_t)n + 1)
+                                   : 0; /* the last ones it got, as a rank does with what it has not started */
+        for (int64_t i = n - back; i < n; i++) returned[items[i]]++;
+        schedule_put_back(s, back, items + n - back);
+        CHECK_INT(schedule_left(s), left - n + back);
+    }
+    int64_t work = 0, twice = 0;
+    for (int r = 0; r < 3; r++) work += schedule_shard_work(s, r);
+    CHECK_INT(work, 0);
+    for (int i = 0; i < N; i++) {
+        CHECK_INT(given[i], returned[i] + 1);
+        twice += given[i] > 1;
+    }
+    CHECK(twice > 10);
     schedule_free(&s);
 }
 
@@ -185,6 +232,7 @@ int main(void) {
     by_hand();
     from_the_slowest();
     ahead();
+    put_back();
     mistakes();
     return check_report("test_schedule");
 }
