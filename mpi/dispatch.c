@@ -85,7 +85,6 @@ struct dispatch *dispatch_open(const struct par *p, struct schedule *s, int ahea
 /* Items have arrived. */
 static void take_in(struct dispatch *d, int64_t n, const int64_t *items) {
     d->waiting = 0;
-    if (d->ended) return; /* this rank has stopped meanwhile: left for the next run */
     PVA_ASSERT(n <= DISPATCH_MOST - d->n_hand);
     if (n < d->asked) d->ahead = 0; /* its own shard is empty: it need not ask for that at each step */
     memcpy(d->hand + d->n_hand, items, (size_t)n * sizeof *items);
@@ -156,10 +155,7 @@ static void serve(struct dispatch *d) {
         if (n < 1 || n > LONGEST) PAR_DIE(&d->par, PVA_BUG, "rank %d sent a message of %d numbers", from.MPI_SOURCE, n);
         PAR_CHECK(&d->par, MPI_Recv(m, n, MPI_INT64_T, from.MPI_SOURCE, TAG_TO_ROOT, d->par.comm, MPI_STATUS_IGNORE));
         switch (m[0]) {
-        case WANT:
-            if (peer->told[1]) break; /* it crossed END */
-            peer->wants = 1, peer->now = m[1], peer->ahead = m[2];
-            break;
+        case WANT: peer->wants = 1, peer->now = m[1], peer->ahead = m[2]; break;
         case BACK: come_back(d, n - 1, m + 1); break;
         case STOP: end_all(d, DISPATCH_STOPPED); break;
         case FAIL: end_all(d, DISPATCH_FAILED); break;
@@ -253,7 +249,7 @@ int64_t dispatch_next(struct dispatch *d, int64_t n_free, int64_t *items) {
     watch(d);
     if (d->par.rank) receive(d);
     else serve(d);
-    if (d->outcome) d->n_hand = 0;
+    if (d->outcome) d->n_hand = 0; /* left for the next run */
     int64_t n = d->n_hand < n_free ? d->n_hand : n_free;
     if (n < 0) n = 0;
     memcpy(items, d->hand, (size_t)n * sizeof *items);

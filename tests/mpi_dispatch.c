@@ -38,7 +38,9 @@ struct plan {
     int bad_rank;      /* -1: none */
     int64_t bad_after; /* it acts when it has started that many items, or is in close */
     enum { SIGNAL, STOP_CALL, FAIL_CALL, LEAVE } how;
-    int stuck_rank; /* -1, or a rank whose first item takes 500 steps */
+    int stuck_rank; /* -1, or a rank whose first item takes stuck_steps steps */
+    int stuck_steps;
+    int drop;       /* what runs is dropped as soon as the run is to stop */
     int slow_rank;  /* -1, or a rank whose steps take ten times as long */
     int steal_only; /* all cost in one shard: the others' items come from it */
     const uint8_t *done;
@@ -46,7 +48,7 @@ struct plan {
 
 struct result {
     int outcome;
-    int64_t started_here, finished_here, started, twice, lost;
+    int64_t started_here, finished_here, started, twice, lost, dropped_here;
     double wall, cpu;
 };
 
@@ -73,7 +75,7 @@ static struct result run(const struct plan *plan) {
             counts[item]++;
             res.started_here++;
             left[i] = 1 + (int)draw((uint64_t)plan->steps_most);
-            if (par.rank == plan->stuck_rank && res.started_here == 1) left[i] = 500;
+            if (par.rank == plan->stuck_rank && res.started_here == 1) left[i] = plan->stuck_steps;
             running++;
         }
         if (par.rank == plan->bad_rank && !acted && res.started_here >= plan->bad_after) {
@@ -82,6 +84,10 @@ static struct result run(const struct plan *plan) {
             if (plan->how == STOP_CALL) dispatch_stop(d);
             if (plan->how == FAIL_CALL) dispatch_fail(d);
             if (plan->how != SIGNAL) break; /* leaves at once, with items in hand and perhaps a request on its way */
+        }
+        if (plan->drop && dispatch_stopping(d)) {
+            res.dropped_here = running;
+            break;
         }
         if (!running) continue;
         if (plan->step_us) pause_us(draw(plan->step_us) * (par.rank == plan->slow_rank ? 10 : 1));
@@ -154,13 +160,14 @@ static void slow(void) {
     CHECK(r.started_here > 0);
 }
 
-/* Nothing waits behind a long item: what a rank has at hand is called back for the others. */
+/* Nothing waits behind a long item: what a rank has at hand is called back for the others, who wait for it if they must. */
 static void stuck(void) {
     if (par.size == 1) return;
     for (int who = 0; who < par.size; who++)
         for (int ahead = 0; ahead <= 6; ahead += 3) {
             struct plan p = usual;
-            p.n = 40, p.slots = 1, p.ahead = ahead, p.steps_most = 3, p.step_us = 1000, p.stuck_rank = who;
+            p.n = 40, p.slots = 1, p.ahead = ahead, p.steps_most = 3, p.step_us = 1000, p.stuck_rank = who, p.stuck_steps = 400;
+            if (ahead == 6) p.n = 16, p.step_us = 4000, p.slow_rank = who, p.stuck_steps = 40; /* it hears of it late */
             struct result r = run(&p);
             CHECK_INT(r.outcome, DISPATCH_COMPLETE);
             CHECK_INT(r.twice + r.lost, 0);
@@ -194,38 +201,48 @@ static void ended_early(void) {
     CHECK_INT(r.twice, 0);
 }
 
-/* A signal that reaches a rank which is already done and waits in close must stop those that still compute. */
+/* A signal that reaches a rank which is already done and waits in close must stop the one that still computes. */
 static void stopped_while_waiting(void) {
     if (par.size == 1) return;
     for (int slow_rank = 0; slow_rank < par.size; slow_rank++) {
         struct plan p = usual;
-        p.n = 2 * par.size, p.slots = 1, p.ahead = 1, p.steps_most = 1, p.step_us = 40000, p.slow_rank = slow_rank;
+        p.n = 4 * par.size, p.slots = 1, p.steps_most = 1, p.stuck_rank = slow_rank, p.stuck_steps = 2000, p.step_us = 10000,
+        p.drop = 1;
         p.bad_rank = (slow_rank + 1) % par.size, p.how = SIGNAL, p.bad_after = 1000;
         struct result r = run(&p);
-        CHECK_INT(r.twice, 0);
-        CHECK(r.outcome == DISPATCH_STOPPED || r.outcome == DISPATCH_COMPLETE); /* complete when it came too late */
-        CHECK(r.outcome == DISPATCH_STOPPED || r.lost == 0);
+        CHECK_INT(r.outcome, DISPATCH_STOPPED);
+        CHECK_INT(r.twice + r.lost, 0); /* every item had been started */
+        CHECK_INT(r.dropped_here, par.rank == slow_rank);
     }
 }
 
-/* Ranks that wait for a slow one leave the processor to others. */
+/* Ranks that wait for a slow one leave the processor to others: while it has not come yet, and while it computes the last item.
+ */
 static void asleep(void) {
     if (par.size == 1) return;
-    for (int slow_rank = 0; slow_rank < par.size; slow_rank++) {
-        struct pva_error err = {0};
-        struct schedule *s = NULL;
-        int64_t cost = 1, item;
-        double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
-        if (par.rank == 0) CHECK_OK(schedule_create(1, &cost, NULL, par.size, &s, &err), err);
-        struct dispatch *d = dispatch_open(&par, s, 1, NULL);
-        if (par.rank == slow_rank) pause_us(400000);
-        while (!dispatch_finished(d)) dispatch_wait(d, 1, &item);
-        CHECK_INT(dispatch_close(&d), DISPATCH_COMPLETE);
-        wall = seconds(CLOCK_MONOTONIC) - wall, cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-        CHECK(wall >= 0.39);
-        CHECK(cpu <= 0.25 * wall);
-        schedule_free(&s);
-    }
+    for (int late = 0; late <= 1; late++)
+        for (int slow_rank = 0; slow_rank < par.size; slow_rank++) {
+            struct pva_error err = {0};
+            struct schedule *s = NULL;
+            int64_t cost = 1, item, n = 0;
+            if (par.rank == 0) CHECK_OK(schedule_create(1, &cost, NULL, par.size, &s, &err), err);
+            double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+            struct dispatch *d = dispatch_open(&par, s, 1, NULL);
+            if (late && par.rank == slow_rank) pause_us(400000);
+            if (!late && par.rank != slow_rank) { /* so that the slow one gets the item; rank 0 must answer meanwhile */
+                pause_us(par.rank ? 50000 : 10000);
+                if (par.rank == 0) dispatch_next(d, 0, &item), pause_us(40000), dispatch_next(d, 0, &item);
+            }
+            while (!dispatch_finished(d)) {
+                n = dispatch_wait(d, 1, &item);
+                if (!late && n) pause_us(400000);
+            }
+            CHECK_INT(dispatch_close(&d), DISPATCH_COMPLETE);
+            wall = seconds(CLOCK_MONOTONIC) - wall, cpu = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+            CHECK(wall >= 0.39);
+            CHECK(cpu <= 0.25 * wall);
+            schedule_free(&s);
+        }
 }
 
 /* One at a time with a large reserve, and far more asked for than one answer holds. */
