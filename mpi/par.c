@@ -30,24 +30,23 @@ int par_open(struct par *p, struct pva_error *err) {
     if (!initialised && MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)
         return pva_fail(err, PVA_IO, "MPI could not be started");
     MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN);
-    MPI_Comm node;
     if (MPI_Comm_dup(MPI_COMM_WORLD, &p->comm) != MPI_SUCCESS) return pva_fail(err, PVA_IO, "MPI_Comm_dup failed");
     MPI_Comm_set_errhandler(p->comm, MPI_ERRORS_RETURN);
     MPI_Comm_rank(p->comm, &p->rank);
     MPI_Comm_size(p->comm, &p->size);
     if (gethostname(p->host, sizeof p->host - 1)) snprintf(p->host, sizeof p->host, "?");
-    PAR_CHECK(p, MPI_Comm_split_type(p->comm, MPI_COMM_TYPE_SHARED, p->rank, MPI_INFO_NULL, &node));
-    PAR_CHECK(p, MPI_Comm_rank(node, &p->local_rank));
-    PAR_CHECK(p, MPI_Comm_size(node, &p->local_size));
+    PAR_CHECK(p, MPI_Comm_split_type(p->comm, MPI_COMM_TYPE_SHARED, p->rank, MPI_INFO_NULL, &p->node));
+    PAR_CHECK(p, MPI_Comm_rank(p->node, &p->local_rank));
+    PAR_CHECK(p, MPI_Comm_size(p->node, &p->local_size));
     int first = p->local_rank == 0;
     PAR_CHECK(p, MPI_Allreduce(&first, &p->n_nodes, 1, MPI_INT, MPI_SUM, p->comm));
-    MPI_Comm_free(&node);
     return PVA_OK;
 }
 
 void par_close(struct par *p) {
     if (!p->size) return;
     par_barrier(p); /* a rank that is early would spin in MPI_Finalize */
+    MPI_Comm_free(&p->node);
     MPI_Comm_free(&p->comm);
     MPI_Finalize();
     memset(p, 0, sizeof *p);

@@ -13,6 +13,7 @@
 
 struct par {
     MPI_Comm comm;               /* a duplicate of the world */
+    MPI_Comm node;               /* the ranks that share this node's memory */
     int rank, size;
     int local_rank, local_size;  /* on this node */
     int n_nodes;

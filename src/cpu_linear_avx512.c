@@ -1,0 +1,12 @@
+#include "cpu_linear.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+#define PAIRS 0
+#define multiply_add(sum, w, x) _mm512_fmadd_ps(w, x, sum)
+#include "cpu_linear_zmm.h"
+
+const struct cpu_linear_kernel cpu_linear_avx512 = CPU_LINEAR_KERNEL;
+#endif
