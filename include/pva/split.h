@@ -1,8 +1,10 @@
 /* split.h - selection, tuning and validation problems: 50 / 10 / 40, seeded, the three alike in difficulty.
  *
- * Problems are grouped by their text (white space apart): a text's copies are never in two parts. Each difficulty bin is dealt out by itself, with
- * shares rounded by largest remainder, so that every part has the whole's profile as closely as whole problems allow. The draws are keyed by
- * (seed, task id): the order of the file does not matter. A split is made over a whole problem file; a sub-range of it keeps its parts.
+ * Problems are grouped by their text (white space apart): a text's copies are never in two parts. Each difficulty bin is dealt
+ * out by itself, with shares rounded by largest remainder, so that every part has the whole's profile as closely as whole
+ * problems allow: each count is within one problem of its exact share, plus the members that a group brings along from another
+ * bin (a group counts for the bin of its lowest task id). The draws are keyed by (seed, task id): the order of the file does not
+ * matter. A split is made over a whole problem file; a sub-range of it (--start, --end) keeps its parts.
  */
 #ifndef PVA_SPLIT_H
 #define PVA_SPLIT_H
@@ -28,9 +30,10 @@ struct pva_split_problem {
     int32_t difficulty; /* cyclomatic complexity */
 };
 
-/* parts [n]: enum pva_part. counts (may be NULL): problems by part and difficulty bin. Task ids must differ. */
-int pva_split(const struct pva_split_problem *problems, size_t n, uint64_t seed, uint8_t *parts, int64_t counts[PVA_N_PARTS][PVA_N_DIFFICULTIES],
-              struct pva_error *err);
+/* parts [n]: enum pva_part. counts (may be NULL): problems by part and difficulty bin. PVA_INPUT when a task id is there
+ * twice. */
+int pva_split(const struct pva_split_problem *problems, size_t n, uint64_t seed, uint8_t *parts,
+              int64_t counts[PVA_N_PARTS][PVA_N_DIFFICULTIES], struct pva_error *err);
 
 #ifdef __cplusplus
 }
