@@ -41,15 +41,14 @@ struct pva_prompt_template {
 
 /* ---- filling in ---- */
 
-enum placeholder { TEXT, TESTS, TEST0, ENTRY_POINT, PROMPT, SHOTS, CODE, N_PLACEHOLDERS };
-static const char *const placeholders[N_PLACEHOLDERS] = {"{text}",   "{tests}", "{test0}", "{entry_point}",
-                                                         "{prompt}", "{shots}", "{code}"};
+enum field { TEXT, TESTS, TEST0, ENTRY_POINT, PROMPT, SHOTS, CODE, N_FIELDS };
+static const char *const fields[N_FIELDS] = {"{text}", "{tests}", "{test0}", "{entry_point}", "{prompt}", "{shots}", "{code}"};
 
-/* The placeholder at the start of `at`, or N_PLACEHOLDERS. */
-static enum placeholder placeholder_at(const char *at) {
+/* The field at the start of `at`, or N_FIELDS. */
+static enum field field_at(const char *at) {
     int i = 0;
-    while (i < N_PLACEHOLDERS && strncmp(at, placeholders[i], strlen(placeholders[i]))) i++;
-    return (enum placeholder)i;
+    while (i < N_FIELDS && strncmp(at, fields[i], strlen(fields[i]))) i++;
+    return (enum field)i;
 }
 
 /* The function that a problem's tests call: HumanEval says it; for MBPP the first name in the first test that is followed by '('
@@ -72,7 +71,7 @@ static size_t entry_point(const struct pva_problem *p, const char **name) {
     return 0;
 }
 
-static int put(const struct pva_prompt_template *t, enum placeholder what, const struct pva_problem *p, FILE *out,
+static int put(const struct pva_prompt_template *t, enum field what, const struct pva_problem *p, FILE *out,
                struct pva_error *err) {
     const char *name;
     switch (what) {
@@ -97,7 +96,7 @@ static int put(const struct pva_prompt_template *t, enum placeholder what, const
             if (strcmp(t->shot_tasks[i], p->task_id)) fputs(t->shots[i], out);
         break;
     case CODE: fputs(p->code, out); break;
-    case N_PLACEHOLDERS: break;
+    case N_FIELDS: break;
     }
     return PVA_OK;
 }
@@ -109,12 +108,12 @@ static int fill(const struct pva_prompt_template *t, const char *text, const str
     if (!out) return pva_fail(err, PVA_IO, "no memory for a prompt");
     int status = PVA_OK;
     while (*text && !status) {
-        enum placeholder what = placeholder_at(text);
-        if (what == N_PLACEHOLDERS) {
+        enum field what = field_at(text);
+        if (what == N_FIELDS) {
             fputc(*text++, out);
         } else {
             status = put(t, what, p, out, err);
-            text += strlen(placeholders[what]);
+            text += strlen(fields[what]);
         }
     }
     int bad = ferror(out);
@@ -134,17 +133,17 @@ static int line_of(const struct pva_prompt_template *t, const char *at) {
     return line;
 }
 
-/* A word in braces that is no placeholder is taken for a slip, and refused; other braces are text. */
-static int check_text(const struct pva_prompt_template *t, const char *text, enum placeholder forbidden, const char *why,
+/* A word in braces that is no field is taken for a slip, and refused; other braces are text. */
+static int check_text(const struct pva_prompt_template *t, const char *text, enum field forbidden, const char *why,
                       struct pva_error *err) {
     for (const char *at = text; (at = strchr(at, '{')); at++) {
-        enum placeholder what = placeholder_at(at);
+        enum field what = field_at(at);
         size_t n = strspn(at + 1, "abcdefghijklmnopqrstuvwxyz_0123456789");
-        if (what == forbidden) return pva_fail(err, PVA_INPUT, "%s:%d: %s %s", t->name, line_of(t, at), placeholders[what], why);
-        if (what == N_PLACEHOLDERS && islower((unsigned char)at[1]) && at[n + 1] == '}')
+        if (what == forbidden) return pva_fail(err, PVA_INPUT, "%s:%d: %s %s", t->name, line_of(t, at), fields[what], why);
+        if (what == N_FIELDS && islower((unsigned char)at[1]) && at[n + 1] == '}')
             return pva_fail(err, PVA_INPUT,
-                            "%s:%d: {%.*s} is no placeholder; there are {text} {tests} {test0} {entry_point} {prompt} {shots}",
-                            t->name, line_of(t, at), (int)(n < 40 ? n : 40), at + 1);
+                            "%s:%d: {%.*s} is no field; there are {text} {tests} {test0} {entry_point} {prompt} {shots}", t->name,
+                            line_of(t, at), (int)(n < 40 ? n : 40), at + 1);
     }
     return PVA_OK;
 }

@@ -1,6 +1,6 @@
 /* prompt.h - from a problem to the text a model continues. One builder for every phase.
  *
- * A template is text with placeholders:
+ * A template is text with fields:
  *   {text}         the description (MBPP)          {tests}        the tests, one per line
  *   {test0}        the first test                  {entry_point}  the function that the tests call
  *   {shots}        worked examples                 {prompt}       imports, signature and docstring (HumanEval)
