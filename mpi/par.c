@@ -24,7 +24,6 @@ int par_open(struct par *p, struct pva_error *err) {
     setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
     setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0); /* containers often forbid reading another process's memory */
     setenv("OMPI_MCA_btl_base_warn_component_unused", "0", 0);
-    setenv("OMPI_MCA_sharedfp", "^lockedfile", 0); /* its probe makes and removes FILE.locktest.RANK beside every file opened */
     if (!launched()) setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
     int provided, initialised = 0;
     MPI_Initialized(&initialised);

@@ -12,8 +12,10 @@
 #include <unistd.h>
 #include <zlib.h>
 
-/* ---- open and close
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- open and close ---------------------------------------------------------------------------------------------- */
+
+/* Byte-range locks even where the file system seems not to need them: for network file systems that are not recognised. */
+static const char range_locks_variable[] = "PVA_STORE_RANGE_LOCKS";
 
 static const double lock_patience = 15; /* seconds: the ranks of a killed job are gone after about 3 */
 static const double name_patience = 60; /* seconds until another node must see a new name */
@@ -23,9 +25,6 @@ static void store_free(struct store **store) {
     *store = NULL;
     if (!s) return;
     store_snapshot_stop(s);
-    for (int i = 0; i < s->n_fields; i++) store_column_close(&s->fields[i]);
-    store_column_close(&s->state);
-    store_column_close(&s->checksum);
     if (s->file > 0) H5Fclose(s->file);
     H5Eclear2(H5E_DEFAULT);
     if (s->fd >= 0) close(s->fd);
@@ -68,14 +67,8 @@ static int open_descriptor(struct store *s, struct place *place, struct pva_erro
 }
 
 static int open_hdf5(struct store *s, const struct store_schema *schema, int64_t bytes, struct pva_error *err) {
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    int bad = access < 0 || H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) < 0;
-    /* MPI-IO to write. To read: the plain driver, without the buffer that would hide what a running job writes meanwhile. */
-    if (s->writable) bad = bad || H5Pset_fapl_mpio(access, MPI_COMM_SELF, MPI_INFO_NULL) < 0;
-    else bad = bad || H5Pset_sieve_buf_size(access, 0) < 0;
-    s->file = bad ? -1 : H5Fopen(s->path, s->writable ? H5F_ACC_RDWR : H5F_ACC_RDONLY, access);
-    if (s->file < 0) store_hdf5_fail(err, PVA_INPUT, "%s: cannot be opened (truncated or damaged?)", s->path);
-    if (access >= 0) H5Pclose(access);
+    if ((s->file = H5Fopen(s->path, H5F_ACC_RDONLY, H5P_DEFAULT)) < 0)
+        store_hdf5_fail(err, PVA_INPUT, "%s: cannot be opened (truncated or damaged?)", s->path);
     if (err->code || store_match(s, schema, bytes, err)) return err->code;
     size_t largest = 1;
     for (int i = 0; i < s->n_fields; i++)
@@ -139,8 +132,14 @@ int store_open(const struct par *par, const char *path, const struct store_schem
     if (!par_agree(par, "opening the results", err)) {
         PAR_CHECK(par, MPI_Bcast(&place, sizeof place, MPI_BYTE, 0, par->comm));
         if (!await_name(path, par->host, &place, err) && (par->rank == 0 || !store_lock_share(path, &s->lock_fd, err)) &&
-            !open_descriptor(s, &mine, err))
-            open_hdf5(s, schema, mine.bytes, err);
+            !open_descriptor(s, &mine, err) && !open_hdf5(s, schema, mine.bytes, err)) {
+            s->range_locks = getenv(range_locks_variable) || (par->n_nodes > 1 && store_needs_range_locks(s->fd));
+            if (s->range_locks && (store_range_lock(s->fd, 1, 0, 1) || store_range_lock(s->fd, 0, 0, 1)))
+                pva_fail(err, PVA_IO,
+                         "%s: this network file system has no byte-range locks (%s), and without them nodes can undo "
+                         "each other's writes; use one node, or another file system",
+                         path, strerror(errno));
+        }
         if (err->code) hint_snapshot(path, err);
         par_agree(par, "opening the results", err);
     }
@@ -168,8 +167,7 @@ int store_close(struct store **store, struct pva_error *err) {
     return mine.code ? pva_fail(err, mine.code, "%s", mine.msg) : PVA_OK;
 }
 
-/* ---- what it holds
- * --------------------------------------------------------------------------------------------------------------- */
+/* ---- what it holds ----------------------------------------------------------------------------------------------- */
 
 int64_t store_n_slots(const struct store *s) { return s->n_slots; }
 
@@ -190,59 +188,36 @@ int64_t store_dim_size(const struct store *s, const char *name) {
 size_t store_field_bytes(const struct store *s, int field) { return s->fields[field].slot_bytes; }
 int64_t store_field_text_size(const struct store *s, int field) { return (int64_t)s->fields[field].element_bytes; }
 
-/* ---- one dataset, some slots
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- one dataset, some slots ------------------------------------------------------------------------------------- */
 
-/* HDF5 says that a transfer failed, not always why. The same transfer on our own descriptor knows: either the reason, or that the
- * trouble has passed and the bytes are now where they belong. */
-static int second_try(struct store *s, const struct store_column *c, int64_t at, size_t bytes, void *data, int writing,
+int store_column_read(struct store *s, const struct store_column *c, int64_t first, int64_t n, void *data,
                       struct pva_error *err) {
+    int64_t at = c->offset + first * (int64_t)c->slot_bytes;
+    size_t bytes = (size_t)n * c->slot_bytes;
     for (size_t done = 0; done < bytes;) {
-        ssize_t n = writing ? pwrite(s->fd, (char *)data + done, bytes - done, at + (int64_t)done)
-                            : pread(s->fd, (char *)data + done, bytes - done, at + (int64_t)done);
-        if (n > 0) done += (size_t)n;
-        else if (n == 0)
-            return pva_fail(err, PVA_IO, "%s: /%s ends early at byte %lld: truncated?", s->path, c->name,
-                            (long long)at + (long long)done);
+        ssize_t got = pread(s->fd, (char *)data + done, bytes - done, at + (int64_t)done);
+        if (got > 0) done += (size_t)got;
+        else if (got == 0)
+            return pva_fail(err, PVA_INPUT, "%s: ends inside /%s, slot %lld: truncated", s->path, c->name, (long long)first);
         else if (errno != EINTR)
-            return store_hdf5_fail(err, PVA_IO, "%s: /%s cannot be %s at byte %lld: %s", s->path, c->name,
-                                   writing ? "written" : "read", (long long)at, strerror(errno));
-    }
-    H5Eclear2(H5E_DEFAULT);
-    return PVA_OK;
-}
-
-static int column_io(struct store *s, struct store_column *c, int64_t first, int64_t n, void *data, int writing,
-                     struct pva_error *err) {
-    hsize_t start[STORE_MAX_DIMS + 1] = {(hsize_t)first}, count[STORE_MAX_DIMS + 1] = {(hsize_t)n};
-    for (int i = 0; i < c->n_dims; i++) count[i + 1] = (hsize_t)c->dims[i];
-    hid_t memory = n == 1 ? c->slot_space : H5Screate_simple(c->n_dims + 1, count, NULL);
-    herr_t status = memory < 0 ? -1 : H5Sselect_hyperslab(c->file_space, H5S_SELECT_SET, start, NULL, count, NULL);
-    if (status >= 0)
-        status = writing ? H5Dwrite(c->dataset, c->type_id, memory, c->file_space, H5P_DEFAULT, data)
-                         : H5Dread(c->dataset, c->type_id, memory, c->file_space, H5P_DEFAULT, data);
-    if (memory >= 0 && n != 1) H5Sclose(memory);
-    if (status >= 0) return PVA_OK;
-    return second_try(s, c, c->offset + first * (int64_t)c->slot_bytes, (size_t)n * c->slot_bytes, data, writing, err);
-}
-
-int store_column_read(struct store *s, struct store_column *c, int64_t first, int64_t n, void *data, struct pva_error *err) {
-    /* MPI-IO counts bytes in an int. */
-    int64_t most = (256 << 20) / (int64_t)c->slot_bytes;
-    if (most < 1) most = 1;
-    for (int64_t done = 0; done < n; done += most) {
-        int64_t part = n - done < most ? n - done : most;
-        if (column_io(s, c, first + done, part, (char *)data + (size_t)done * c->slot_bytes, 0, err)) return err->code;
+            return pva_fail(err, PVA_IO, "%s: /%s, slot %lld, cannot be read: %s", s->path, c->name, (long long)first,
+                            strerror(errno));
     }
     return PVA_OK;
 }
 
-static int column_write(struct store *s, struct store_column *c, int64_t slot, const void *data, struct pva_error *err) {
-    return column_io(s, c, slot, 1, (void *)data, 1, err);
+static int column_write(struct store *s, const struct store_column *c, int64_t slot, const void *data, struct pva_error *err) {
+    int64_t at = c->offset + slot * (int64_t)c->slot_bytes, bytes = (int64_t)c->slot_bytes;
+    int bad = s->range_locks && store_range_lock(s->fd, 1, at, bytes);
+    bad = bad || store_write_all(s->fd, data, c->slot_bytes, at);
+    bad = bad || (s->range_locks && store_range_lock(s->fd, 0, at, bytes));
+    if (bad)
+        return pva_fail(err, PVA_IO, "%s: /%s, slot %lld, cannot be written: %s", s->path, c->name, (long long)slot,
+                        strerror(errno));
+    return PVA_OK;
 }
 
-/* ---- slots
- * ------------------------------------------------------------------------------------------------------------------------- */
+/* ---- slots ------------------------------------------------------------------------------------------------------- */
 
 static int check_place(const struct store *s, int64_t slot, int64_t n, int field, struct pva_error *err) {
     if (slot < 0 || n < 0 || n > s->n_slots || slot > s->n_slots - n || field < 0 || field >= s->n_fields)
@@ -273,7 +248,7 @@ static struct store_pending *pending_of(struct store *s, int64_t slot, struct pv
 
 int store_write(struct store *s, int64_t slot, int field, const void *data, struct pva_error *err) {
     if (check_place(s, slot, 1, field, err) || check_open_slot(s, slot, err)) return err->code;
-    struct store_column *c = &s->fields[field];
+    const struct store_column *c = &s->fields[field];
     struct store_pending *p = pending_of(s, slot, err);
     if (!p || column_write(s, c, slot, data, err)) return err->code;
     p->written |= (uint64_t)1 << field;
@@ -294,7 +269,7 @@ int store_commit(struct store *s, int64_t slot, int state, struct pva_error *err
             memset(s->slot_buffer, 0, bytes);
             if (store_write(s, slot, f, s->slot_buffer, err)) return err->code;
         }
-        sum = (uint32_t)crc32_combine(sum, p->crc[f], (z_off_t)bytes);
+        sum = f ? (uint32_t)crc32_combine(sum, p->crc[f], (z_off_t)bytes) : p->crc[0];
     }
     uint8_t byte = (uint8_t)state;
     sum = store_crc(sum, &byte, 1);
@@ -338,7 +313,7 @@ int store_read(struct store *s, int64_t slot, int field, void *data, struct pva_
 
 int store_read_floats(struct store *s, int field, int64_t first, int64_t n, float *data, struct pva_error *err) {
     if (check_place(s, first, n, field, err)) return err->code;
-    struct store_column *c = &s->fields[field];
+    const struct store_column *c = &s->fields[field];
     if (c->type == STORE_F32) return store_column_read(s, c, first, n, data, err);
     if (c->type != STORE_BF16)
         return pva_fail(err, PVA_BUG, "%s: /%s is %s, expected float32 or bfloat16", s->path, c->name, store_type_name(c->type));
@@ -359,8 +334,7 @@ int store_states(struct store *s, uint8_t *states, struct pva_error *err) {
     return store_column_read(s, &s->state, 0, s->n_slots, states, err);
 }
 
-/* ---- durable, and proven
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- durable, and proven ----------------------------------------------------------------------------------------- */
 
 int store_checkpoint(struct store *s, struct pva_error *err) {
     if (!s->writable) return PVA_OK;
@@ -433,8 +407,7 @@ int store_verify(const struct par *par, struct store *s, int64_t **damaged, int6
     return err->code;
 }
 
-/* ---- what was stored when the file was made
- * ---------------------------------------------------------------------------------------- */
+/* ---- what was stored when the file was made ---------------------------------------------------------------------- */
 
 int store_read_coordinate(struct store *s, const char *name, enum store_type type, void *data, size_t bytes,
                           struct pva_error *err) {

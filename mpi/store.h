@@ -1,29 +1,32 @@
-/* store.h - the shared file every phase writes: a table of preallocated slots in parallel HDF5.
+/* store.h - the file every phase writes: a table of preallocated slots in HDF5, shared by all ranks.
  *
  * One slot holds one finished item (a problem, a sample, a layer). A schema, given as a plain table, says which datasets there
  * are:
  *
  *     /FIELD      [n_slots, ...shape]   one per field; contiguous, allocated when the file is made
  *     /COORDINATE [...]                 known when the file is made: task ids, layer numbers, prompts, splits
- *     /state      uint8  [n_slots]      0 = empty, 1 = done, further values as the schema names them. THIS is the list of
- * finished work /checksum   uint32 [n_slots]      CRC-32 (zlib.crc32) over the slot's bytes of every field in table order, then
- * its state byte
+ *     /state      uint8  [n_slots]      0 = empty, 1 = done, further values as the schema names them: THE list of finished work
+ *     /checksum   uint32 [n_slots]      CRC-32 (zlib.crc32) over the slot's bytes of every field in table order, then its state
+ * byte
  *
  * Every dimension has a dimension scale, every dataset units and long_name, the root CF's attributes, the schema's name and
- * version and the caller's attributes. h5ls, h5dump, h5py, MATLAB and Julia read it; there are no variable-length datasets, no
- * filters, no chunks. bfloat16 is a 16-bit floating-point type that h5py reads as float32.
+ * version and the caller's attributes. h5ls, h5dump, h5py, MATLAB and Julia read it; there are no variable-length datasets,
+ * filters or chunks. bfloat16 is a 16-bit floating-point type that h5py reads as float32.
  *
- * Why nothing is lost when a job dies. All metadata is written once: rank 0 makes NAME.partial, allocates every byte (a full disk
- * shows now, not after hours), syncs it and renames it. From then on only raw data inside existing datasets changes, so no kill
- * can tear the file's structure. store_commit writes a slot's checksum after its data and its state byte after that: what a dead
- * process leaves is a committed slot or an empty one. What a dead machine leaves may be a state byte without its data;
- * store_verify finds these by their checksums and empties them.
+ * Nothing is lost when a job dies. All metadata is written once: rank 0 makes NAME.partial, allocates every byte (a full disk
+ * shows now, not after hours), syncs it and renames it. From then on only raw data inside datasets changes, so no kill can tear
+ * the file's structure. store_commit writes a slot's checksum after its data and its state byte after that: a dead process leaves
+ * committed slots and empty ones. A dead machine may leave a state byte without its data; store_verify finds these by their
+ * checksums and empties them.
  *
- * Why no call between opening and closing waits for another rank. Every rank opens the file through MPI-IO (HDF5's mpio driver)
- * for itself alone: since metadata never changes there is nothing to agree on, and a rank whose disk has died returns its error,
- * closes and reaches the caller's par_agree while the others write on. For the same reason one rank makes the file: a collective
- * creation of which one part fails cannot be left by the others. MPI-IO and not pwrite, because on network file systems it takes
- * the byte-range locks that keep two nodes from undoing each other's writes to one page.
+ * HDF5 makes and describes the file; the slots' bytes are written where HDF5 says they lie (H5Dget_offset), by each rank for
+ * itself. The ranks do not write through HDF5's own MPI-IO driver, for what was seen with HDF5 1.10.8 and Open MPI 4.1.4: closing
+ * a file that was open for writing rewrites its superblock, and when the disk has died by then, MPI_Finalize crashes; MPI-IO
+ * reports a failed write as a success of 0 bytes and prints a line of its own; opening and closing wait for ranks that may be
+ * gone. Here no call between opening and closing waits for anyone, and a rank whose disk has died returns one line with the
+ * system's reason, closes, and reaches the caller's par_agree while the others write on. What MPI-IO does for network file
+ * systems is kept: where nodes cache pages (NFS, SMB), writes of several nodes take byte-range locks (PVA_STORE_RANGE_LOCKS=1
+ * asks for them elsewhere).
  *
  * A lock file (NAME.lock, gone after the last close) keeps a second job, or a resumed job whose killed predecessor still has a
  * rank alive, from writing at the same time. Readers take no lock and disturb nobody.
@@ -130,8 +133,7 @@ int64_t store_dim_size(const struct store *store, const char *name); /* of any n
 size_t store_field_bytes(const struct store *store, int field);      /* of one slot */
 int64_t store_field_text_size(const struct store *store, int field); /* STORE_BYTES: of one element */
 
-/* ---- one slot; never collective
- * ------------------------------------------------------------------------------------------------ */
+/* ---- one slot; never collective ---------------------------------------------------------------------------------- */
 
 /* `data` [...shape] of the field's type, exactly store_field_bytes bytes. The slot must not be committed. */
 int store_write(struct store *store, int64_t slot, int field, const void *data, struct pva_error *err);
@@ -163,8 +165,7 @@ int store_verify(const struct par *par, struct store *store, int64_t **damaged, 
 /* The same for one process, changing nothing. */
 int store_check(struct store *store, int64_t **damaged, int64_t *n_damaged, struct pva_error *err);
 
-/* ---- what was stored when the file was made
- * -------------------------------------------------------------------------------------- */
+/* ---- what was stored when the file was made ---------------------------------------------------------------------- */
 
 int store_read_coordinate(struct store *store, const char *name, enum store_type type, void *data, size_t bytes,
                           struct pva_error *err);
@@ -173,8 +174,7 @@ int store_text(struct store *store, const char *attribute, char *text, size_t si
 int store_integer(struct store *store, const char *attribute, int64_t *value, struct pva_error *err);
 int store_real(struct store *store, const char *attribute, double *value, struct pva_error *err);
 
-/* ---- snapshots: checkpoints/NAME-00100.h5 beside the file
- * ------------------------------------------------------------------------- */
+/* ---- snapshots: checkpoints/NAME-00100.h5 beside the file -------------------------------------------------------- */
 
 /* Starts a copy in a thread of this process and returns within a millisecond or so; the other ranks write on. What is committed
  * now is in the copy, everything else is empty there. The copy appears under its name when complete and synced; then all but the
@@ -199,8 +199,7 @@ void store_snapshots_free(struct store_snapshot **list, int *n);
 int store_copy(const struct par *par, const char *from, const char *path, const struct store_schema *schema,
                struct pva_error *err);
 
-/* ---- can this machine do it?
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- can this machine do it? ------------------------------------------------------------------------------------- */
 
 struct store_rates {
     double store; /* MB/s (1e6) of store_write + store_commit, all ranks together */

@@ -8,11 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
 
-/* ---- the table itself
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- the table itself -------------------------------------------------------------------------------------------- */
 
 struct dimension {
     const char *name;
@@ -63,6 +63,28 @@ static int check_field(const struct store_field *f, int lowest_dims, struct pva_
     return PVA_OK;
 }
 
+/* Every dataset of the file has a name of its own. */
+static int check_unique(const struct store_schema *s, const struct dimensions *dims, struct pva_error *err) {
+    const char *names[2 + STORE_MAX_FIELDS] = {"state", "checksum"};
+    int n = 2;
+    for (int i = 0; i < s->n_fields; i++) names[n++] = s->fields[i].name;
+    for (int i = 0; i < n; i++) {
+        int times = 0;
+        for (int k = 0; k < n; k++) times += !strcmp(names[i], names[k]);
+        for (int k = 0; k < dims->n; k++) times += !strcmp(names[i], dims->list[k].name);
+        for (int k = 0; k < s->n_coordinates; k++) times += !strcmp(names[i], s->coordinates[k].field.name);
+        if (times > 1) return pva_fail(err, PVA_BUG, "schema: two datasets are named %s", names[i]);
+    }
+    for (int i = 0; i < s->n_coordinates; i++) {
+        const char *name = s->coordinates[i].field.name;
+        int times = 0;
+        for (int k = 0; k < s->n_coordinates; k++) times += !strcmp(name, s->coordinates[k].field.name);
+        for (int k = 0; k < dims->n; k++) times += !strcmp(name, dims->list[k].name) && dims->list[k].scale != &s->coordinates[i];
+        if (times > 1) return pva_fail(err, PVA_BUG, "schema: two datasets are named %s", name);
+    }
+    return PVA_OK;
+}
+
 /* Checks everything and collects the dimensions in their order of appearance. */
 static int examine(const struct store_schema *s, struct dimensions *dims, struct pva_error *err) {
     if (check_name(s->name, err) || check_name(s->slot.name, err)) return err->code;
@@ -82,12 +104,12 @@ static int examine(const struct store_schema *s, struct dimensions *dims, struct
             if (f->n_dims == 1 && !strcmp(f->name, f->dims[0].name) && !strcmp(f->name, dims->list[d].name))
                 dims->list[d].scale = &s->coordinates[i];
     }
-    if (store_bytes(s) < 0)
-        return pva_fail(err, PVA_INPUT, "schema: %s: %lld slots are more bytes than fit a file", s->name,
+    if (store_bytes(s) < 0 || s->slot.size > INT32_MAX)
+        return pva_fail(err, PVA_INPUT, "schema: %s: %lld slots are more, or more bytes, than a file can have", s->name,
                         (long long)s->slot.size);
     for (int i = 0; i < s->n_attributes; i++)
         if (check_name(s->attributes[i].name, err)) return err->code;
-    return PVA_OK;
+    return check_unique(s, dims, err);
 }
 
 int store_schema_check(const struct store_schema *s, struct pva_error *err) {
@@ -110,8 +132,7 @@ int64_t store_bytes(const struct store_schema *s) {
     return total;
 }
 
-/* ---- the file
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
 
 struct making {
     hid_t file, plist;
@@ -257,22 +278,74 @@ static int make_content(struct making *m, const struct store_schema *s, struct p
 
 /* Format 1.8: all metadata carry checksums of their own, so that a flipped bit is an error and not a wild pointer; and, other
  * than the formats after it, it has no "open for writing" mark that a killed job would leave behind. */
-static int make_hdf5(struct making *m, const char *partial, const struct store_schema *s, struct pva_error *err) {
+static int make_hdf5(struct making *m, const char *at, const struct store_schema *s, struct pva_error *err) {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS), create = H5Pcreate(H5P_FILE_CREATE);
     m->plist = H5Pcreate(H5P_DATASET_CREATE);
     if (access < 0 || create < 0 || m->plist < 0 || H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) < 0 ||
         H5Pset_alignment(access, 2048, 4096) < 0 || H5Pset_obj_track_times(create, 0) < 0 ||
         H5Pset_layout(m->plist, H5D_CONTIGUOUS) < 0 || H5Pset_alloc_time(m->plist, H5D_ALLOC_TIME_EARLY) < 0 ||
         H5Pset_fill_time(m->plist, H5D_FILL_TIME_NEVER) < 0 || H5Pset_obj_track_times(m->plist, 0) < 0 ||
-        (m->file = H5Fcreate(partial, H5F_ACC_TRUNC, create, access)) < 0)
+        (m->file = H5Fcreate(at, H5F_ACC_TRUNC, create, access)) < 0)
         store_hdf5_fail(err, PVA_IO, "%s: cannot be made", m->path);
+    unlink(at); /* nothing is left behind, whatever happens from here on */
     if (!err->code) make_content(m, s, err);
     for (int i = 0; i < m->dims.n; i++)
         if (m->dims.list[i].dataset >= 0) H5Dclose(m->dims.list[i].dataset);
-    if (m->file >= 0 && H5Fclose(m->file) < 0) store_hdf5_fail(err, PVA_IO, "%s: cannot be written", m->path);
+    if (m->file >= 0 && H5Fclose(m->file) < 0) store_hdf5_fail(err, PVA_IO, "%s: cannot be made", m->path);
     if (m->plist >= 0) H5Pclose(m->plist);
     if (create >= 0) H5Pclose(create);
     if (access >= 0) H5Pclose(access);
+    return err->code;
+}
+
+/* A file of no importance, in memory if there is room for `bytes`; its name in at[]. */
+static int open_scratch(char *at, size_t size, int64_t bytes, const char *path, struct pva_error *err) {
+    const char *places[] = {"/dev/shm", getenv("TMPDIR"), "/tmp"};
+    for (int i = 0; i < 3; i++) {
+        struct statvfs fs;
+        if (!places[i] || statvfs(places[i], &fs) || (double)fs.f_bavail * (double)fs.f_frsize < 2.0 * (double)bytes) continue;
+        int n = snprintf(at, size, "%s/store-XXXXXX", places[i]), fd = n > 0 && (size_t)n < size ? mkostemp(at, O_CLOEXEC) : -1;
+        if (fd >= 0) return fd;
+    }
+    pva_fail(err, PVA_IO, "%s: no temporary space (%.1f MB in /dev/shm, TMPDIR or /tmp) to prepare it in", path,
+             2e-6 * (double)bytes);
+    return -1;
+}
+
+/* Everything that HDF5 wrote: the pieces between the holes. */
+static int copy_written(int from, int to, int64_t bytes) {
+    for (int64_t at = 0, end; at < bytes; at = end) {
+        if ((at = lseek(from, at, SEEK_DATA)) < 0) return errno == ENXIO ? 0 : -1;
+        if ((end = lseek(from, at, SEEK_HOLE)) < 0) return -1;
+        if (end > bytes) end = bytes;
+        if (store_copy_bytes(from, to, at, end - at, NULL)) return -1;
+    }
+    return 0;
+}
+
+/* HDF5 writes to memory and we write to the disk: a disk that fails in the middle of HDF5's work leaves it with a half-closed
+ * file, on which 1.10.8 crashes when MPI_Finalize ends it, and with a reason in many words. */
+static int make_partial(struct making *m, int fd, const char *partial, const struct store_schema *s, struct pva_error *err) {
+    char at[4096];
+    struct stat st;
+    int64_t metadata = 65536 + 16384 * (int64_t)(s->n_fields + m->dims.n + s->n_coordinates), prepared = metadata;
+    for (int i = 0; i < m->dims.n; i++) prepared += 8 * m->dims.list[i].size;
+    for (int i = 0; i < s->n_coordinates; i++) {
+        const struct store_field *f = &s->coordinates[i].field;
+        int64_t bytes = (int64_t)store_type_bytes(f->type, f->text_size);
+        for (int k = 0; k < f->n_dims; k++) bytes *= f->dims[k].size;
+        prepared += bytes;
+    }
+    if (store_reserve(fd, m->path, store_bytes(s) + prepared, err)) return err->code;
+    int scratch = open_scratch(at, sizeof at, prepared, m->path, err);
+    if (scratch < 0) return err->code;
+    if (!make_hdf5(m, at, s, err)) {
+        if (fstat(scratch, &st)) pva_fail(err, PVA_IO, "%s: %s", m->path, strerror(errno));
+        else if (!store_reserve(fd, m->path, st.st_size, err) &&
+                 (copy_written(scratch, fd, st.st_size) || ftruncate(fd, st.st_size) || fsync(fd)))
+            pva_fail(err, PVA_IO, "%s: cannot be written: %s", partial, strerror(errno));
+    }
+    close(scratch);
     return err->code;
 }
 
@@ -280,21 +353,13 @@ int store_create(const char *path, const struct store_schema *s, struct pva_erro
     struct making m = {-1, -1, path, {NULL, 0}};
     char *partial = store_path_with(path, ".partial");
     int fd = -1;
-    struct stat st;
     if (!partial) return pva_fail(err, PVA_IO, "%s: no memory", path);
     if (examine(s, &m.dims, err)) goto done;
     if ((unlink(partial) && errno != ENOENT) || (fd = open(partial, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666)) < 0) {
         pva_fail(err, PVA_IO, "%s: cannot be made: %s", partial, strerror(errno));
         goto done;
     }
-    /* Space first: HDF5 says less clearly what is missing. (The reservation is of the size only; HDF5 starts the file anew.) */
-    int64_t bytes = store_bytes(s) + 65536 + 16384 * (int64_t)(s->n_fields + m.dims.n + s->n_coordinates);
-    if (!store_reserve(fd, path, bytes, err) && !make_hdf5(&m, partial, s, err)) {
-        if (fstat(fd, &st)) pva_fail(err, PVA_IO, "%s: %s", partial, strerror(errno));
-        else if (!store_reserve(fd, path, st.st_size, err) && fsync(fd))
-            pva_fail(err, PVA_IO, "%s: cannot be synced: %s", partial, strerror(errno));
-        if (!err->code) store_publish(partial, path, err);
-    }
+    if (!make_partial(&m, fd, partial, s, err)) store_publish(partial, path, err);
     if (err->code) unlink(partial);
 done:
     if (fd >= 0) close(fd);

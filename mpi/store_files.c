@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,9 +37,7 @@ static int fill_holes(int fd, int64_t bytes) {
         size_t want = bytes - at < (int64_t)piece ? (size_t)(bytes - at) : piece;
         ssize_t got = pread(fd, buffer, want, at);
         if (got == 0) memset(buffer, 0, want), got = (ssize_t)want; /* beyond the end */
-        ssize_t put = got < 0 ? -1 : pwrite(fd, buffer, (size_t)got, at);
-        if (put > 0) at += put;
-        else if (put == 0) errno = ENOSPC, status = -1;
+        if (got > 0) status = store_write_all(fd, buffer, (size_t)got, at), at += got;
         else if (errno != EINTR) status = -1;
     }
     int reason = errno;
@@ -87,16 +86,22 @@ int store_publish(const char *partial, const char *path, struct pva_error *err) 
     return store_sync_directory(path, err);
 }
 
+int store_write_all(int fd, const void *data, size_t bytes, int64_t offset) {
+    for (size_t done = 0; done < bytes;) {
+        ssize_t n = pwrite(fd, (const char *)data + done, bytes - done, offset + (int64_t)done);
+        if (n > 0) done += (size_t)n;
+        else if (n == 0) return errno = ENOSPC, -1;
+        else if (errno != EINTR) return -1;
+    }
+    return 0;
+}
+
 static int copy_by_hand(int from, int to, int64_t offset, size_t n) {
     char *buffer = malloc(n);
     if (!buffer) return errno = ENOMEM, -1;
-    ssize_t got = pread(from, buffer, n, offset), put = 0;
+    ssize_t got = pread(from, buffer, n, offset);
     if (got == 0) errno = EIO, got = -1; /* the file is shorter than it says */
-    for (ssize_t done = 0; got > 0 && done < got; done += put)
-        if ((put = pwrite(to, buffer + done, (size_t)(got - done), offset + done)) <= 0) {
-            if (put == 0) errno = ENOSPC;
-            got = -1;
-        }
+    if (got > 0 && store_write_all(to, buffer, (size_t)got, offset)) got = -1;
     int reason = errno;
     free(buffer);
     errno = reason;
@@ -121,8 +126,28 @@ int store_copy_bytes(int from, int to, int64_t offset, int64_t bytes, const vola
     return 0;
 }
 
-/* ---- the lock
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- byte ranges ------------------------------------------------------------------------------------------------- */
+
+/* An NFS client may write a whole cached page back when a program changed some bytes of it, and so undo what another node wrote
+ * beside them; not while a byte-range lock is held, and releasing one flushes. MPI-IO does the same there. */
+int store_needs_range_locks(int fd) {
+    const uint32_t types[] = {0x6969 /* NFS */, 0x517b /* SMB */, 0xff534d42u /* CIFS */, 0xfe534d42u /* SMB 2 */};
+    struct statfs fs;
+    if (fstatfs(fd, &fs)) return 0;
+    for (int i = 0; i < 4; i++)
+        if ((uint32_t)fs.f_type == types[i]) return 1;
+    return 0;
+}
+
+int store_range_lock(int fd, int locked, int64_t offset, int64_t bytes) {
+    struct flock l = {.l_type = locked ? F_WRLCK : F_UNLCK, .l_whence = SEEK_SET, .l_start = offset, .l_len = bytes};
+    int status;
+    do status = fcntl(fd, F_OFD_SETLKW, &l);
+    while (status && errno == EINTR);
+    return status;
+}
+
+/* ---- the lock ---------------------------------------------------------------------------------------------------- */
 
 /* Locks of the open file description: they belong to the descriptor, not the process, and end with the process however it ends.
  */

@@ -6,8 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- identity: settings and coordinates that must be the same
- * ---------------------------------------------------------------------- */
+/* ---- identity: settings and coordinates that must be the same ---------------------------------------------------- */
 
 /* Differences are collected, so that one line names them all (as many as fit). */
 struct differences {
@@ -81,8 +80,7 @@ static int refuse(struct store *s, const struct differences *d, struct pva_error
                     d->text);
 }
 
-/* ---- structure
- * ------------------------------------------------------------------------------------------------------------------- */
+/* ---- structure --------------------------------------------------------------------------------------------------- */
 
 static void shape_text(const int64_t *size, int n, char *out, size_t room) {
     size_t used = (size_t)snprintf(out, room, "[");
@@ -91,27 +89,26 @@ static void shape_text(const int64_t *size, int n, char *out, size_t room) {
     if (used < room) snprintf(out + used, room - used, "]");
 }
 
-/* Opens one dataset over the slots and compares type and shape. Sizes of 0 in the schema take the file's. */
+/* Looks one dataset over the slots up and compares type and shape. Sizes of 0 in the schema take the file's. */
 static int match_column(struct store *s, const struct store_field *f, int64_t file_bytes, struct store_column *c,
                         struct pva_error *err) {
-    *c = (struct store_column){
-        .type = f->type, .n_dims = f->n_dims, .dataset = -1, .type_id = -1, .file_space = -1, .slot_space = -1};
+    *c = (struct store_column){.type = f->type, .n_dims = f->n_dims};
     snprintf(c->name, sizeof c->name, "%s", f->name);
     for (int i = 0; i < f->n_dims; i++) snprintf(c->dim_names[i], STORE_NAME_SIZE, "%s", f->dims[i].name);
-    if (store_dataset_open(s->file, s->path, file_bytes, f->name, &c->dataset, &c->offset, err)) return err->code;
-    hid_t type = H5Dget_type(c->dataset);
-    c->file_space = H5Dget_space(c->dataset);
-    int rank = c->file_space < 0 ? -1 : H5Sget_simple_extent_ndims(c->file_space);
+    hid_t d = -1;
+    if (store_dataset_open(s->file, s->path, file_bytes, f->name, &d, &c->offset, err)) return err->code;
+    hid_t type = H5Dget_type(d), space = H5Dget_space(d), wanted = -1;
+    int rank = space < 0 ? -1 : H5Sget_simple_extent_ndims(space);
     hsize_t size[H5S_MAX_RANK] = {0};
-    if (type < 0 || rank < 0 || H5Sget_simple_extent_dims(c->file_space, size, NULL) < 0) {
+    if (type < 0 || rank < 0 || H5Sget_simple_extent_dims(space, size, NULL) < 0) {
         store_hdf5_fail(err, PVA_INPUT, "%s: /%s has no type or shape", s->path, f->name);
         goto done;
     }
     int64_t text_size = f->text_size;
     if (f->type == STORE_BYTES && text_size == 0 && H5Tget_class(type) == H5T_STRING && !H5Tis_variable_str(type))
         text_size = (int64_t)H5Tget_size(type);
-    c->type_id = f->type == STORE_BYTES && text_size < 1 ? -1 : store_type_make(f->type, text_size);
-    if (c->type_id < 0 || H5Tequal(type, c->type_id) <= 0) {
+    wanted = f->type == STORE_BYTES && text_size < 1 ? -1 : store_type_make(f->type, text_size);
+    if (wanted < 0 || H5Tequal(type, wanted) <= 0) {
         H5Eclear2(H5E_DEFAULT);
         if (f->type == STORE_BYTES && f->text_size)
             pva_fail(err, PVA_INPUT, "%s: /%s has another type, expected text of %lld bytes", s->path, f->name,
@@ -134,22 +131,13 @@ static int match_column(struct store *s, const struct store_field *f, int64_t fi
         shape_text(has, rank, a, sizeof a);
         shape_text(expected, f->n_dims + 1, b, sizeof b);
         pva_fail(err, PVA_INPUT, "%s: /%s is %s, expected %s", s->path, f->name, a, b);
-        goto done;
     }
-    hsize_t one[STORE_MAX_DIMS + 1] = {1};
-    for (int i = 1; i < rank; i++) one[i] = size[i];
-    if ((c->slot_space = H5Screate_simple(rank, one, NULL)) < 0) store_hdf5_fail(err, PVA_IO, "%s: /%s", s->path, f->name);
 done:
+    if (wanted >= 0) H5Tclose(wanted);
+    if (space >= 0) H5Sclose(space);
     if (type >= 0) H5Tclose(type);
+    H5Dclose(d);
     return err->code;
-}
-
-void store_column_close(struct store_column *c) {
-    if (c->slot_space > 0) H5Sclose(c->slot_space);
-    if (c->file_space > 0) H5Sclose(c->file_space);
-    if (c->type_id > 0) H5Tclose(c->type_id);
-    if (c->dataset > 0) H5Dclose(c->dataset);
-    c->slot_space = c->file_space = c->type_id = c->dataset = -1;
 }
 
 static int match_name(struct store *s, const struct store_schema *schema, struct pva_error *err) {
@@ -199,10 +187,7 @@ int store_match(struct store *s, const struct store_schema *schema, int64_t file
     s->fields = calloc((size_t)schema->n_fields, sizeof *s->fields);
     if (!s->fields) return pva_fail(err, PVA_IO, "%s: no memory", s->path);
     for (; s->n_fields < schema->n_fields; s->n_fields++)
-        if (match_column(s, &schema->fields[s->n_fields], file_bytes, &s->fields[s->n_fields], err)) {
-            s->n_fields++; /* so that closing releases this one too */
-            return err->code;
-        }
+        if (match_column(s, &schema->fields[s->n_fields], file_bytes, &s->fields[s->n_fields], err)) return err->code;
     if (match_coordinates(s, schema, &d, err)) return err->code;
     return d.n ? refuse(s, &d, err) : PVA_OK;
 }

@@ -14,8 +14,7 @@ struct store_column {
     int64_t dims[STORE_MAX_DIMS];
     char dim_names[STORE_MAX_DIMS][STORE_NAME_SIZE];
     size_t element_bytes, slot_bytes;
-    int64_t offset; /* of slot 0 in the file */
-    hid_t dataset, type_id, file_space, slot_space;
+    int64_t offset; /* of slot 0 in the file, as HDF5 says */
 };
 
 /* A slot of which some fields are written and which is not committed yet. */
@@ -30,9 +29,10 @@ struct store_snapshot_job;
 struct store {
     char *path;
     int writable;
-    hid_t file;
-    int fd;      /* our own descriptor: sync, snapshots, the reason of a failed write */
-    int lock_fd; /* -1: none */
+    hid_t file;      /* read-only: attributes and coordinates */
+    int fd;          /* the slots' bytes */
+    int lock_fd;     /* -1: none */
+    int range_locks; /* every write takes a byte-range lock */
     int64_t n_slots;
     char slot_name[STORE_NAME_SIZE];
     int n_fields;
@@ -69,7 +69,6 @@ int store_create(const char *path, const struct store_schema *schema, struct pva
 
 /* store_match.c: the open file against the schema; fills the store's columns. */
 int store_match(struct store *s, const struct store_schema *schema, int64_t file_bytes, struct pva_error *err);
-void store_column_close(struct store_column *c);
 
 /* store_files.c: the file system's part. */
 char *store_path_with(const char *path, const char *suffix); /* malloc'd path + suffix */
@@ -78,6 +77,10 @@ int store_sync_directory(const char *path, struct pva_error *err); /* of the fil
 /* The complete partial file takes its final name; an existing file is kept as NAME.replaced. */
 int store_publish(const char *partial, const char *path, struct pva_error *err);
 int store_copy_bytes(int from, int to, int64_t offset, int64_t bytes, const volatile int *cancel); /* 0, or -1 and errno */
+int store_write_all(int fd, const void *data, size_t bytes, int64_t offset);                       /* 0, or -1 and errno */
+/* 1: nodes cache this file by pages and see each other's writes late (NFS, SMB). */
+int store_needs_range_locks(int fd);
+int store_range_lock(int fd, int locked, int64_t offset, int64_t bytes); /* waits; 0, or -1 and errno */
 /* NAME.lock. wait_seconds for other jobs to end; *fd = -1 where the file system knows no locks. */
 int store_lock_exclusive(const char *path, double wait_seconds, int *fd, struct pva_error *err);
 int store_lock_share(const char *path, int *fd, struct pva_error *err); /* turns an exclusive one into a shared one */
@@ -87,7 +90,7 @@ void store_lock_release(const char *path, int *fd);
 uint32_t store_crc(uint32_t crc, const void *data, size_t bytes);
 
 /* store.c */
-int store_column_read(struct store *s, struct store_column *c, int64_t first, int64_t n, void *data, struct pva_error *err);
+int store_column_read(struct store *s, const struct store_column *c, int64_t first, int64_t n, void *data, struct pva_error *err);
 
 void store_snapshot_stop(struct store *s);
 

@@ -34,8 +34,7 @@ struct store_snapshot_job {
     struct pva_error err;
 };
 
-/* ---- names
- * --------------------------------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 /* "run/phase1.h5" -> "run/checkpoints" and "phase1"; both malloc'd. */
 static int place_of(const char *path, char **directory, char **stem) {
@@ -93,8 +92,7 @@ void store_snapshots_free(struct store_snapshot **list, int *n) {
     *list = NULL, *n = 0;
 }
 
-/* ---- the copy
- * ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- the copy ---------------------------------------------------------------------------------------------------- */
 
 static int by_offset(const void *a, const void *b) {
     const struct store_column *x = *(struct store_column *const *)a, *y = *(struct store_column *const *)b;
@@ -130,15 +128,6 @@ static int plan_ranges(struct store *s, struct store_snapshot_job *j) {
     return 0;
 }
 
-static int write_all(int fd, const void *data, size_t bytes, int64_t at) {
-    for (size_t done = 0; done < bytes;) {
-        ssize_t n = pwrite(fd, (const char *)data + done, bytes - done, at + (int64_t)done);
-        if (n > 0) done += (size_t)n;
-        else if (n == 0 || errno != EINTR) return -1;
-    }
-    return 0;
-}
-
 /* Oldest first, so that a crash in between leaves the newest; then what earlier, killed attempts left. */
 static void remove_old(const struct store_snapshot_job *j) {
     struct store_snapshot *list = NULL;
@@ -167,8 +156,8 @@ static void copy(struct store_snapshot_job *j) {
     int fd = open(j->partial, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0666), bad = fd < 0 || ftruncate(fd, j->bytes);
     for (int64_t i = 0; i < j->n_ranges && !bad; i++)
         bad = store_copy_bytes(j->from, fd, j->ranges[i].offset, j->ranges[i].bytes, &j->cancel);
-    bad = bad || write_all(fd, j->states, (size_t)j->n_slots, j->state_offset) ||
-          write_all(fd, j->checksums, (size_t)j->n_slots * sizeof *j->checksums, j->checksum_offset) || fsync(fd);
+    bad = bad || store_write_all(fd, j->states, (size_t)j->n_slots, j->state_offset) ||
+          store_write_all(fd, j->checksums, (size_t)j->n_slots * sizeof *j->checksums, j->checksum_offset) || fsync(fd);
     if (bad && errno != ECANCELED) pva_fail(err, PVA_IO, "%s: the snapshot cannot be written: %s", j->path, strerror(errno));
     if (fd >= 0 && close(fd) && !bad)
         bad = 1, pva_fail(err, PVA_IO, "%s: the snapshot cannot be closed: %s", j->path, strerror(errno));
@@ -266,8 +255,7 @@ void store_snapshot_stop(struct store *s) {
     reap(s, &ignored);
 }
 
-/* ---- back from a copy
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- back from a copy -------------------------------------------------------------------------------------------- */
 
 static void copy_file(const char *from, const char *path, struct pva_error *err) {
     char *partial = store_path_with(path, ".partial");

@@ -37,8 +37,7 @@ static struct options {
        .model = "model-a",
        .prompt = "prompt-a"};
 
-/* ---- the table
- * ------------------------------------------------------------------------------------------------------------------- */
+/* ---- the table --------------------------------------------------------------------------------------------------- */
 
 static struct store_field fields[n_fields];
 static struct store_coordinate coordinates[3];
@@ -107,8 +106,7 @@ static void content(int64_t slot, int field, unsigned char *out, size_t bytes) {
 
 static int state_of(int64_t slot) { return slot % 7 == 5 ? 2 : STORE_DONE; }
 
-/* ---- write
- * ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- write ------------------------------------------------------------------------------------------------------- */
 
 static void append(const struct par *par, int64_t slot) {
     char name[4096], line[32];
@@ -186,8 +184,7 @@ static int run_write(const char *path) {
     return code;
 }
 
-/* ---- check
- * ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- check ------------------------------------------------------------------------------------------------------- */
 
 /* Counts how often each slot was logged. */
 static void read_logs(int *logged) {
@@ -249,8 +246,7 @@ static int run_list(const char *path) {
     return err.code;
 }
 
-/* ---- bench
- * ----------------------------------------------------------------------------------------------------------------------- */
+/* ---- bench ------------------------------------------------------------------------------------------------------- */
 
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
