@@ -143,8 +143,10 @@ done:
 static int match_name(struct store *s, const struct store_schema *schema, struct pva_error *err) {
     char *name = NULL;
     int64_t version = 0;
-    if (store_get_attribute(s->file, s->path, "schema", STORE_TEXT, &name, NULL, NULL, err))
-        return pva_error_prefix(err, "not a file of %s", schema->name);
+    if (H5Aexists(s->file, "schema") == 0)
+        return pva_fail(err, PVA_INPUT, "%s: is an HDF5 file, but has no attribute schema, expected \"%s\"", s->path,
+                        schema->name);
+    if (store_get_attribute(s->file, s->path, "schema", STORE_TEXT, &name, NULL, NULL, err)) return err->code;
     if (strcmp(name, schema->name))
         pva_fail(err, PVA_INPUT, "%s: its schema is \"%.80s\", expected \"%s\"", s->path, name, schema->name);
     else if (!store_get_attribute(s->file, s->path, "schema_version", STORE_INTEGER, NULL, &version, NULL, err) &&

@@ -23,7 +23,7 @@ enum { n_layers = 3, d_model = 2304, n_tokens = 200, text_size = 1000, n_fields 
 static struct options {
     int64_t slots, nap_us, checkpoint_every, snapshot_every, keep, stop_after;
     int version, type, layers, hide, pause_ms;
-    const char *model, *log, *from, *prompt;
+    const char *model, *log, *from, *prompt, *name;
     int64_t first_task;
     enum store_mode mode;
 } o = {.slots = 40,
@@ -35,7 +35,8 @@ static struct options {
        .layers = n_layers,
        .hide = -1,
        .model = "model-a",
-       .prompt = "prompt-a"};
+       .prompt = "prompt-a",
+       .name = "pva-test"};
 
 /* ---- the table --------------------------------------------------------------------------------------------------- */
 
@@ -78,7 +79,7 @@ static struct store_schema schema(int slots_matter) {
     attributes[1] = (struct store_attribute){"max_tokens", STORE_INTEGER, NULL, 2000, 0, 1};
     attributes[2] = (struct store_attribute){"temperature", STORE_REAL, NULL, 0, 0.7, 1};
     attributes[3] = (struct store_attribute){"host", STORE_TEXT, "anywhere", 0, 0, 0};
-    return (struct store_schema){.name = "pva-test",
+    return (struct store_schema){.name = o.name,
                                  .version = o.version,
                                  .title = "test of the store",
                                  .source = "store_writer",
@@ -171,7 +172,9 @@ static int run_write(const char *path) {
         if (par.rank == 0 && n_damaged) printf("damaged %lld, first %lld\n", (long long)n_damaged, (long long)damaged[0]);
         fill(&par, s, &err);
         if (o.pause_ms) nap(o.pause_ms * 1000);
-        if (par.rank == 0 && !err.code) store_snapshot_wait(s, &err);
+        struct pva_error snapshot = {0};
+        if (par.rank == 0 && !err.code && store_snapshot_wait(s, &snapshot))
+            fprintf(stderr, "store_writer: warning: %s\n", snapshot.msg);
         par_agree(&par, "writing", &err);
     }
     struct pva_error closing = {0};
@@ -308,6 +311,7 @@ int main(int argc, char **argv) {
                                           {"prompt", 1, 0, 'p'},
                                           {"stop-after", 1, 0, 'x'},
                                           {"pause", 1, 0, 'w'},
+                                          {"name", 1, 0, 'N'},
                                           {0, 0, 0, 0}};
     for (int c; (c = getopt_long(argc, argv, "", known, NULL)) != -1;) {
         long long n = optarg ? strtoll(optarg, NULL, 10) : 0;
@@ -329,6 +333,7 @@ int main(int argc, char **argv) {
         case 'h': o.hide = (int)n; break;
         case 'T': o.first_task = n; break;
         case 'x': o.stop_after = n; break;
+        case 'N': o.name = optarg; break;
         case 'w': o.pause_ms = (int)n; break;
         default: return 2;
         }
