@@ -342,7 +342,7 @@ static void test_bad_models(void) {
         [TWO_UNKNOWN] = "2 unknown pieces, expected exactly one",
         [NO_BYTES] = "255 byte pieces, expected 256",
         [BAD_BYTE] = "byte piece 202 is not written as <0x00> to <0xFF>",
-        [TWICE] = "piece \"ab\" occurs twice",
+        [TWICE] = "ab is already defined",
         [EMPTY] = "piece 261 is not a text of 1 to 7999 bytes",
         [ZERO_BYTE] = "piece 261 is not a text",
         [NOT_UTF8] = "piece 261 is not a text",
