@@ -186,34 +186,33 @@ static int read_trainer(const struct reader *r, const struct field *message, str
 }
 
 static int read_normalizer(const struct reader *r, const struct field *message, struct pva_error *err) {
+    enum { RULE_NAME = 1, TABLE, DUMMY_PREFIX, REMOVE_SPACES, ESCAPE_SPACES, TABLE_SOURCE }; /* field numbers */
     struct reader in = enter(r, message);
     struct field f;
-    uint64_t dummy_prefix = 1, remove_spaces = 1, escape_spaces = 1; /* the format's defaults */
+    uint64_t flags[] = {[DUMMY_PREFIX] = 1, [REMOVE_SPACES] = 1, [ESCAPE_SPACES] = 1}; /* the format's defaults */
     while (in.at < in.end) {
         if (read_field(&in, &f, err)) return err->code;
         switch (f.number) {
-        case 1: break; /* the rule's name */
-        case 2:
-            if (f.wire != BYTES || f.size)
-                return pva_fail(err, PVA_INPUT,
-                                "%s: rewrites text by a normalisation table, expected the identity, as Gemma's does", r->name);
-            break;
-        case 3: dummy_prefix = f.value; goto flag;
-        case 4: remove_spaces = f.value; goto flag;
-        case 5:
-            escape_spaces = f.value;
-        flag:
+        case RULE_NAME:
+        case TABLE_SOURCE: break; /* of no effect after training */
+        case TABLE:
+            if (f.wire == BYTES && !f.size) break;
+            return pva_fail(err, PVA_INPUT, "%s: rewrites text by a normalisation table, expected the identity, as Gemma's does",
+                            r->name);
+        case DUMMY_PREFIX:
+        case REMOVE_SPACES:
+        case ESCAPE_SPACES:
             if (expect_wire(&in, &f, VARINT, err)) return err->code;
+            flags[f.number] = f.value;
             break;
-        case 6: break; /* the table's source, used in training only */
         default: return pva_fail(err, PVA_INPUT, "%s: normaliser has the unknown setting %u", r->name, f.number);
         }
     }
-    if (dummy_prefix || remove_spaces || !escape_spaces)
+    if (flags[DUMMY_PREFIX] || flags[REMOVE_SPACES] || !flags[ESCAPE_SPACES])
         return pva_fail(err, PVA_INPUT,
                         "%s: adds or removes spaces (add_dummy_prefix %d, remove_extra_whitespaces %d, escape_whitespaces %d), "
                         "expected 0, 0, 1, as Gemma's does",
-                        r->name, dummy_prefix != 0, remove_spaces != 0, escape_spaces != 0);
+                        r->name, flags[DUMMY_PREFIX] != 0, flags[REMOVE_SPACES] != 0, flags[ESCAPE_SPACES] != 0);
     return 0;
 }
 
