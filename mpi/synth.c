@@ -55,8 +55,8 @@ int pva_command_synth(const struct pva_options *o, struct pva_error *err) {
     pva_synth_write(&config, pva_options_text(o, "out"), &settings, err);
     pva_log_progress_end();
     if (!err->code)
-        pva_log(PVA_LOG_INFO, "synth: %.3f billion parameters, %.2f GB in %.1f s: %s",
-                1e-9 * (double)pva_model_config_n_parameters(&config), 1e-9 * (double)clock.written, seconds_since(&clock.start),
+        pva_log(PVA_LOG_INFO, "synth: %.1f million parameters, %.1f MB in %.1f s: %s",
+                1e-6 * (double)pva_model_config_n_parameters(&config), 1e-6 * (double)clock.written, seconds_since(&clock.start),
                 pva_options_text(o, "out"));
     return err->code;
 }

@@ -154,7 +154,8 @@ static int read_tensors(struct pva_tensorfile *file, struct shard *shard, size_t
         file->bytes += file->views[file->n_views].bytes; /* each is at most half the address space and all lie in mapped files */
         file->n_views++;
     }
-    return check_layout(shard, data_start, file->views + first, file->n_views - first, err);
+    n = file->n_views - first;
+    return check_layout(shard, data_start, n ? file->views + first : NULL, n, err);
 }
 
 static int open_shard(struct pva_tensorfile *file, const char *path, struct pva_error *err) {

@@ -46,7 +46,7 @@ template <class Body> static int guarded(const char *name, struct pva_error *err
 }
 
 static int failed(const char *name, const sentencepiece::util::Status &status, struct pva_error *err) {
-    return pva_fail(err, PVA_INPUT, "%s: %s", name, status.error_message());
+    return pva_fail(err, PVA_INPUT, "%s: %s", name, std::string(status.message()).c_str()); // its type differs between versions
 }
 
 /* A model that passed all checks must also work: a short text there and back, with ids of the vocabulary. */

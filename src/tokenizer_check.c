@@ -29,8 +29,10 @@ struct piece {
 };
 
 struct vocabulary {
-    struct piece *pieces;
-    size_t n, capacity;
+    size_t n, n_unknown;
+    unsigned char byte_seen[256];
+    struct piece *symbols; /* the user-defined ones */
+    size_t n_symbols, capacity;
 };
 
 static int broken(const struct reader *r, const char *what, struct pva_error *err) {
@@ -112,6 +114,18 @@ static int byte_of_piece(const struct piece *p) {
     return high && low ? (int)(16 * (high - digits) + (low - digits)) : -1;
 }
 
+static int add_symbol(const struct reader *r, const struct piece *p, struct vocabulary *v, struct pva_error *err) {
+    if (v->n_symbols == v->capacity) {
+        size_t capacity = v->capacity ? 2 * v->capacity : 256;
+        struct piece *symbols = realloc(v->symbols, capacity * sizeof *symbols);
+        if (!symbols) return pva_fail(err, PVA_IO, "%s: out of memory for %zu symbols", r->name, capacity);
+        v->symbols = symbols;
+        v->capacity = capacity;
+    }
+    v->symbols[v->n_symbols++] = *p;
+    return 0;
+}
+
 static int read_piece(const struct reader *r, const struct field *message, struct vocabulary *v, struct pva_error *err) {
     struct reader in = enter(r, message);
     struct piece p = {NULL, 0, NORMAL};
@@ -140,17 +154,14 @@ static int read_piece(const struct reader *r, const struct field *message, struc
         return pva_fail(err, PVA_INPUT, "%s: piece %zu is not a text of 1 to %d bytes of UTF-8", r->name, v->n,
                         MAX_PIECE_BYTES - 1);
     if (!isfinite(score)) return pva_fail(err, PVA_INPUT, "%s: piece %zu has a score that is not a number", r->name, v->n);
-    if (p.type == BYTE && byte_of_piece(&p) < 0)
-        return pva_fail(err, PVA_INPUT, "%s: byte piece %zu is not written as <0x00> to <0xFF>", r->name, v->n);
-    if (v->n == v->capacity) {
-        size_t capacity = v->capacity ? 2 * v->capacity : 1024;
-        struct piece *pieces = v->n < MAX_PIECES ? realloc(v->pieces, capacity * sizeof *pieces) : NULL;
-        if (!pieces) return pva_fail(err, PVA_INPUT, "%s: more than %zu pieces", r->name, v->n);
-        v->pieces = pieces;
-        v->capacity = capacity;
+    if (p.type == BYTE) {
+        int byte = byte_of_piece(&p);
+        if (byte < 0) return pva_fail(err, PVA_INPUT, "%s: byte piece %zu is not written as <0x00> to <0xFF>", r->name, v->n);
+        v->byte_seen[byte] = 1;
     }
-    v->pieces[v->n++] = p;
-    return 0;
+    if (++v->n > MAX_PIECES) return pva_fail(err, PVA_INPUT, "%s: more than %d pieces", r->name, MAX_PIECES);
+    v->n_unknown += p.type == UNKNOWN;
+    return p.type == USER_DEFINED ? add_symbol(r, &p, v, err) : 0;
 }
 
 static int read_trainer(const struct reader *r, const struct field *message, struct pva_error *err) {
@@ -175,34 +186,33 @@ static int read_trainer(const struct reader *r, const struct field *message, str
 }
 
 static int read_normalizer(const struct reader *r, const struct field *message, struct pva_error *err) {
+    enum { RULE_NAME = 1, TABLE, DUMMY_PREFIX, REMOVE_SPACES, ESCAPE_SPACES, TABLE_SOURCE }; /* field numbers */
     struct reader in = enter(r, message);
     struct field f;
-    uint64_t dummy_prefix = 1, remove_spaces = 1, escape_spaces = 1; /* the format's defaults */
+    uint64_t flags[] = {[DUMMY_PREFIX] = 1, [REMOVE_SPACES] = 1, [ESCAPE_SPACES] = 1}; /* the format's defaults */
     while (in.at < in.end) {
         if (read_field(&in, &f, err)) return err->code;
         switch (f.number) {
-        case 1: break; /* the rule's name */
-        case 2:
-            if (f.wire != BYTES || f.size)
-                return pva_fail(err, PVA_INPUT,
-                                "%s: rewrites text by a normalisation table, expected the identity, as Gemma's does", r->name);
-            break;
-        case 3: dummy_prefix = f.value; goto flag;
-        case 4: remove_spaces = f.value; goto flag;
-        case 5:
-            escape_spaces = f.value;
-        flag:
+        case RULE_NAME:
+        case TABLE_SOURCE: break; /* of no effect after training */
+        case TABLE:
+            if (f.wire == BYTES && !f.size) break;
+            return pva_fail(err, PVA_INPUT, "%s: rewrites text by a normalisation table, expected the identity, as Gemma's does",
+                            r->name);
+        case DUMMY_PREFIX:
+        case REMOVE_SPACES:
+        case ESCAPE_SPACES:
             if (expect_wire(&in, &f, VARINT, err)) return err->code;
+            flags[f.number] = f.value;
             break;
-        case 6: break; /* the table's source, used in training only */
         default: return pva_fail(err, PVA_INPUT, "%s: normaliser has the unknown setting %u", r->name, f.number);
         }
     }
-    if (dummy_prefix || remove_spaces || !escape_spaces)
+    if (flags[DUMMY_PREFIX] || flags[REMOVE_SPACES] || !flags[ESCAPE_SPACES])
         return pva_fail(err, PVA_INPUT,
                         "%s: adds or removes spaces (add_dummy_prefix %d, remove_extra_whitespaces %d, escape_whitespaces %d), "
                         "expected 0, 0, 1, as Gemma's does",
-                        r->name, dummy_prefix != 0, remove_spaces != 0, escape_spaces != 0);
+                        r->name, flags[DUMMY_PREFIX] != 0, flags[REMOVE_SPACES] != 0, flags[ESCAPE_SPACES] != 0);
     return 0;
 }
 
@@ -212,21 +222,18 @@ static int by_text(const void *a, const void *b) {
     return order ? order : (x->size > y->size) - (x->size < y->size);
 }
 
-/* Sorts the pieces. In this order a symbol stands right after its prefixes, so a stack of open prefixes gives the nesting depth.
- */
+/* Sorted, a symbol stands right after its prefixes, so a stack of open prefixes gives the nesting depth. That no piece occurs
+ * twice is left to the library, which says so by its status. */
 static int check_vocabulary(const struct reader *r, struct vocabulary *v, struct pva_error *err) {
     const struct piece *open[MAX_NESTED_SYMBOLS];
-    size_t depth = 0, n_unknown = 0, n_bytes = 0;
+    size_t depth = 0, n_bytes = 0;
     if (!v->n) return pva_fail(err, PVA_INPUT, "%s: holds no pieces: not a SentencePiece model", r->name);
-    qsort(v->pieces, v->n, sizeof *v->pieces, by_text);
-    for (size_t i = 0; i < v->n; i++) {
-        const struct piece *p = &v->pieces[i];
-        if (i && !by_text(&v->pieces[i - 1], p))
-            return pva_fail(err, PVA_INPUT, "%s: piece \"%.*s\" occurs twice", r->name, (int)(p->size < 80 ? p->size : 80),
-                            p->text);
-        n_unknown += p->type == UNKNOWN;
-        n_bytes += p->type == BYTE; /* distinct, because the texts are */
-        if (p->type != USER_DEFINED) continue;
+    if (v->n_unknown != 1) return pva_fail(err, PVA_INPUT, "%s: %zu unknown pieces, expected exactly one", r->name, v->n_unknown);
+    for (int i = 0; i < 256; i++) n_bytes += v->byte_seen[i];
+    if (n_bytes != 256) return pva_fail(err, PVA_INPUT, "%s: %zu byte pieces, expected 256", r->name, n_bytes);
+    if (v->n_symbols) qsort(v->symbols, v->n_symbols, sizeof *v->symbols, by_text);
+    for (size_t i = 0; i < v->n_symbols; i++) {
+        const struct piece *p = &v->symbols[i];
         while (depth && (open[depth - 1]->size > p->size || memcmp(open[depth - 1]->text, p->text, open[depth - 1]->size)))
             depth--;
         if (depth == MAX_NESTED_SYMBOLS)
@@ -234,8 +241,6 @@ static int check_vocabulary(const struct reader *r, struct vocabulary *v, struct
                             MAX_NESTED_SYMBOLS);
         open[depth++] = p;
     }
-    if (n_unknown != 1) return pva_fail(err, PVA_INPUT, "%s: %zu unknown pieces, expected exactly one", r->name, n_unknown);
-    if (n_bytes != 256) return pva_fail(err, PVA_INPUT, "%s: %zu byte pieces, expected 256", r->name, n_bytes);
     return 0;
 }
 
@@ -275,6 +280,6 @@ int tokenizer_check(const char *name, const unsigned char *bytes, size_t size, s
     struct reader r = {name, bytes, bytes, bytes + size};
     struct vocabulary v = {0};
     walk(&r, &v, err);
-    free(v.pieces);
+    free(v.symbols);
     return err->code;
 }

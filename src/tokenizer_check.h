@@ -14,7 +14,7 @@ extern "C" {
  * table is followed without bounds, more than 64 user-defined symbols that are prefixes of one another overrun an array, and
  * broken vocabularies abort the process. So everything Gemma's tokenizer does not use is refused here, with the reason:
  *   only byte-pair models with byte fallback, an identity normaliser that adds and removes no spaces, no denormaliser;
- *   pieces non-empty, UTF-8, without zero bytes, shorter than 8000 bytes, finite scores, no two alike, exactly one unknown.
+ *   pieces non-empty, UTF-8, without zero bytes, shorter than 8000 bytes, finite scores, exactly one unknown and all 256 bytes.
  * `name` stands for the file in messages. */
 int tokenizer_check(const char *name, const unsigned char *bytes, size_t size, struct pva_error *err);
 

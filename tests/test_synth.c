@@ -3,6 +3,8 @@
 #include "scratch.h"
 
 #include <omp.h>
+#include <signal.h>
+#include <sys/resource.h>
 
 static struct pva_model_config small_config(void) {
     struct pva_error err = {0};
@@ -276,6 +278,22 @@ static void test_refusals(void) {
     CHECK_HAS(e.msg, "no/where.partial: cannot make the directory");
 }
 
+/* A limit on the file size stands in for a full disk. */
+static void test_no_room(void) {
+    struct rlimit old, small;
+    struct pva_model_config c = small_config();
+    struct pva_synth_settings s = {.dtype = PVA_F32, .shard_bytes = 50000};
+    struct pva_error err = {0};
+    getrlimit(RLIMIT_FSIZE, &old);
+    small = (struct rlimit){100000, old.rlim_max};
+    signal(SIGXFSZ, SIG_IGN);
+    CHECK_FATAL(setrlimit(RLIMIT_FSIZE, &small) == 0);
+    CHECK_INT(pva_synth_write(&c, scratch("tight"), &s, &err), PVA_IO);
+    setrlimit(RLIMIT_FSIZE, &old);
+    CHECK_HAS(err.msg, "tight.partial/model-00001-of-");
+    CHECK(access(scratch("tight"), F_OK) != 0 && access(scratch("tight.partial"), F_OK) != 0);
+}
+
 int main(void) {
     scratch_make();
     test_known_values();
@@ -284,5 +302,6 @@ int main(void) {
     test_write();
     test_threads();
     test_refusals();
+    test_no_room();
     return check_report("synth");
 }

@@ -161,6 +161,32 @@ static void test_every_character(void) {
     pva_tokenizer_close(&t);
 }
 
+/* One tokenizer, several threads: everybody gets the ids that one thread gets. */
+static void test_threads(void) {
+    static const char text[] = "def count_words(text):\n    return len(text.split())  # caf\xc3\xa9 \xf0\x9f\x99\x82\n";
+    struct pva_tokenizer *t = open_tiny();
+    struct pva_error err = {0};
+    int32_t *expected;
+    size_t n;
+    int wrong = 0;
+    CHECK_OK(pva_tokenizer_encode(t, text, sizeof text - 1, &expected, &n, &err), err);
+#pragma omp parallel for num_threads(4) reduction(+ : wrong)
+    for (int i = 0; i < 400; i++) {
+        struct pva_error e = {0};
+        int32_t *ids;
+        char *back;
+        size_t n_ids, n_back;
+        wrong += pva_tokenizer_encode(t, text, sizeof text - 1, &ids, &n_ids, &e) || n_ids != n ||
+                 memcmp(ids, expected, n * sizeof *ids);
+        wrong += pva_tokenizer_decode(t, ids, n_ids, &back, &n_back, &e) || strcmp(back, text);
+        free(ids);
+        free(back);
+    }
+    CHECK_INT(wrong, 0);
+    free(expected);
+    pva_tokenizer_close(&t);
+}
+
 /* ---- Gemma's own ---- */
 
 static int round_trip_mbpp(const struct pva_tokenizer *t, const char *path, int *n_texts) {
@@ -342,7 +368,7 @@ static void test_bad_models(void) {
         [TWO_UNKNOWN] = "2 unknown pieces, expected exactly one",
         [NO_BYTES] = "255 byte pieces, expected 256",
         [BAD_BYTE] = "byte piece 202 is not written as <0x00> to <0xFF>",
-        [TWICE] = "piece \"ab\" occurs twice",
+        [TWICE] = "ab is already defined",
         [EMPTY] = "piece 261 is not a text of 1 to 7999 bytes",
         [ZERO_BYTE] = "piece 261 is not a text",
         [NOT_UTF8] = "piece 261 is not a text",
@@ -497,6 +523,7 @@ int main(void) {
     scratch_make();
     test_tiny();
     test_every_character();
+    test_threads();
     test_gemma();
     test_bad_models();
     test_lines();
