@@ -317,7 +317,7 @@ def make(name, case, folder):
         found, seed = attempt(name, case, folder, seed), seed + 10
     weights, expected, margin = found
     save_file({key: tensor.contiguous() for key, tensor in expected.items()}, folder / "expected.safetensors",
-              metadata={"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__, "seed": str(seed - 10)})
+              metadata={"made_by": f"torch {torch.__version__.split('+')[0]}, transformers {transformers.__version__}, seed {seed - 10}"})
 
     oracle, tokens = Oracle(case, weights), expected["tokens"].long()
     exact = oracle.logits(tokens)
