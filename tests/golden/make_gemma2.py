@@ -316,8 +316,10 @@ def make(name, case, folder):
     while found is None:
         found, seed = attempt(name, case, folder, seed), seed + 10
     weights, expected, margin = found
+    made_by = f"torch {torch.__version__.split('+')[0]}, transformers {transformers.__version__}, seed {seed - 10}"
+    # one key: safetensors writes several in no fixed order
     save_file({key: tensor.contiguous() for key, tensor in expected.items()}, folder / "expected.safetensors",
-              metadata={"torch": torch.__version__.split("+")[0], "transformers": transformers.__version__, "seed": str(seed - 10)})
+              metadata={"made_by": made_by})
 
     oracle, tokens = Oracle(case, weights), expected["tokens"].long()
     exact = oracle.logits(tokens)
