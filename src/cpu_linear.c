@@ -32,47 +32,50 @@ static void *scratch_reserve(struct cpu_scratch *scratch, size_t bytes) {
     return scratch->data;
 }
 
-/* The 32-bit lane that begins at value k of a row: its bits. */
-static inline uint32_t lane_at(const char *row, enum pva_dtype type, int pairs, int64_t k, int64_t k_end) {
-    uint32_t bits = 0;
-    uint16_t half;
-    if (k >= k_end) return 0;
-    if (type == PVA_F32) {
-        memcpy(&bits, row + k * 4, 4);
-    } else if (pairs && k + 1 < k_end) {
-        memcpy(&bits, row + k * 2, 4);
-    } else {
-        memcpy(&half, row + k * 2, 2);
-        bits = pairs ? half : (uint32_t)half << 16;
+/* The sixteen lanes of one step of a row, as bits. */
+static inline void lanes_of(const struct cpu_linear_rows *x, int pairs, int64_t row, int64_t step, uint32_t lanes[16]) {
+    int64_t size = cpu_linear_size(x->type), first = step * 16 * (1 + pairs), left = x->k - first;
+    const char *p = (const char *)x->x + (row * x->k + first) * size;
+    int whole = left >= 16 * (1 + pairs);
+    if (x->type == PVA_F32 || pairs) {
+        if (!whole) memset(lanes, 0, 64);
+        memcpy(lanes, p, whole ? 64 : (size_t)(left * size));
+        return;
     }
-    return bits;
+    uint16_t half[16] = {0};
+    memcpy(half, p, whole ? 32 : (size_t)(left * size));
+    for (int i = 0; i < 16; i++) lanes[i] = (uint32_t)half[i] << 16;
 }
 
-void cpu_linear_pack_few(const void *x, enum pva_dtype type, int64_t rows, int64_t k, int pairs, int64_t tile_rows, int64_t span,
-                         void *packed) {
-    int64_t step_values = 16 * (1 + pairs), n_steps = (k + step_values - 1) / step_values;
-    uint32_t *out = packed;
+void cpu_linear_pack_few(const struct cpu_linear_rows *x, int pairs, int64_t tile_rows, int64_t span, const int quarters[4], void *packed) {
+    int64_t n_steps = (x->k + 16 * (1 + pairs) - 1) / (16 * (1 + pairs));
+    uint32_t *out = packed, lanes[16];
+    for (int64_t s0 = 0; s0 < n_steps; s0 += span)
+        for (int64_t r0 = 0; r0 < x->rows; r0 += tile_rows)
+            for (int64_t s = s0; s < smaller(n_steps, s0 + span); s++)
+                for (int64_t r = r0; r < smaller(x->rows, r0 + tile_rows); r++, out += 16) {
+                    lanes_of(x, pairs, r, s, lanes);
+                    for (int q = 0; q < 4; q++) memcpy(out + 4 * q, lanes + 4 * quarters[q], 16);
+                }
+}
+
+void cpu_linear_pack_tile(const struct cpu_linear_rows *x, int pairs, int64_t tile_rows, int64_t span, int64_t tile,
+                          int64_t n_tiles, void *block) {
+    enum { BATCH = 8, MOST_ROWS = 8 }; /* some steps at a time, so that each lane's place gets more than one line */
+    int64_t n_steps = (x->k + 16 * (1 + pairs) - 1) / (16 * (1 + pairs));
+    uint32_t batch[BATCH][MOST_ROWS][16] = {0};
+    PVA_ASSERT(tile_rows <= MOST_ROWS);
     for (int64_t s0 = 0; s0 < n_steps; s0 += span) {
         int64_t steps = smaller(span, n_steps - s0);
-        for (int64_t r0 = 0; r0 < rows; r0 += tile_rows)
-            for (int64_t s = s0; s < s0 + steps; s++)
-                for (int64_t r = r0; r < smaller(rows, r0 + tile_rows); r++, out += 16)
-                    for (int64_t lane = 0; lane < 16; lane++)
-                        out[lane] = lane_at((const char *)x + r * k * cpu_linear_size(type), type, pairs,
-                                            s * step_values + lane * (1 + pairs), k);
-    }
-}
-
-void cpu_linear_pack_tile(const void *x, enum pva_dtype type, int64_t rows, int64_t k, int pairs, int64_t tile_rows, int64_t span,
-                          int64_t tile, int64_t n_tiles, void *block) {
-    int64_t step_values = 16 * (1 + pairs), n_steps = (k + step_values - 1) / step_values, x_row = k * cpu_linear_size(type);
-    for (int64_t s0 = 0; s0 < n_steps; s0 += span) {
-        int64_t steps = n_steps - s0 < span ? n_steps - s0 : span;
-        for (int64_t lane = 0; lane < 16; lane++) {
-            uint32_t *out = (uint32_t *)block + ((s0 * 16 + lane * steps) * n_tiles + tile * steps) * tile_rows;
-            for (int64_t s = s0; s < s0 + steps; s++, out += tile_rows)
-                for (int64_t r = 0; r < tile_rows; r++)
-                    out[r] = r < rows ? lane_at((const char *)x + r * x_row, type, pairs, s * step_values + lane * (1 + pairs), k) : 0;
+        for (int64_t b0 = 0; b0 < steps; b0 += BATCH) {
+            int64_t count = smaller(BATCH, steps - b0);
+            for (int64_t s = 0; s < count; s++)
+                for (int64_t r = 0; r < x->rows; r++) lanes_of(x, pairs, r, s0 + b0 + s, batch[s][r]);
+            for (int64_t lane = 0; lane < 16; lane++) {
+                uint32_t *out = (uint32_t *)block + ((s0 * 16 + lane * steps) * n_tiles + tile * steps + b0) * tile_rows;
+                for (int64_t s = 0; s < count; s++)
+                    for (int64_t r = 0; r < tile_rows; r++) *out++ = batch[s][r][lane];
+            }
         }
     }
 }
@@ -128,14 +131,20 @@ void cpu_linear_with(const struct cpu_linear_args *a, const struct cpu_linear_ke
         for (int64_t i0 = 0; i0 < a->n; i0 += chunk) {
             int64_t rows = smaller(chunk, a->n - i0), n_tiles = (rows + tile_rows - 1) / tile_rows;
             int64_t n_blocks = (rows + kernel->block_rows - 1) / kernel->block_rows;
+            int64_t claim = n_blocks * n_pieces / (8 * a->n_threads) + 1; /* neighbours: a kernel fetches the next piece ahead */
 #pragma omp for schedule(static)
             for (int64_t t = 0; t < n_tiles; t++) {
                 int64_t first = t / block_tiles * block_tiles;
-                kernel->pack((const char *)a->x + (size_t)(i0 + t * tile_rows) * x_row, a->x_type,
-                             smaller(tile_rows, rows - t * tile_rows), a->k, few, t - first, smaller(block_tiles, n_tiles - first),
-                             packed + (size_t)first * tile_bytes);
+                struct cpu_linear_rows x = {
+                    .x = (const char *)a->x + (size_t)(i0 + t * tile_rows) * x_row,
+                    .type = a->x_type,
+                    .w_type = a->w_type,
+                    .rows = smaller(tile_rows, rows - t * tile_rows),
+                    .k = a->k,
+                };
+                kernel->pack(&x, few, t - first, smaller(block_tiles, n_tiles - first), packed + (size_t)first * tile_bytes);
             }
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(dynamic, claim)
             for (int64_t p = 0; p < n_blocks * n_pieces; p++) {
                 int64_t first = p / n_pieces * kernel->block_rows, m0 = p % n_pieces * piece;
                 struct cpu_linear_block b = {

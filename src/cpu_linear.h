@@ -55,6 +55,13 @@ static inline int64_t cpu_linear_size(enum pva_dtype type) { return type == PVA_
 
 enum { CPU_LINEAR_GROUP = 16 }; /* work is cut along m in multiples of this */
 
+/* Rows of x to be packed. */
+struct cpu_linear_rows {
+    const void *x; /* [rows, k] */
+    enum pva_dtype type, w_type;
+    int64_t rows, k;
+};
+
 /* Some rows of x against some of w. The rows are packed in tiles, and the tiles of a block together. */
 struct cpu_linear_block {
     const void *x; /* as the kernel's pack left it, 64-byte aligned */
@@ -71,9 +78,8 @@ struct cpu_linear_kernel {
     int64_t block_rows; /* rows of x a thread works on at a time; a multiple of tile_rows */
     int64_t m_rows;     /* rows of w a thread takes at a time when there are plenty; a multiple of CPU_LINEAR_GROUP */
     size_t (*tile_bytes)(int64_t tile_rows, int64_t k);
-    /* Tile number `tile` of the n_tiles of a block, from `rows` rows of x. */
-    void (*pack)(const void *x, enum pva_dtype type, int64_t rows, int64_t k, int few, int64_t tile, int64_t n_tiles, void *block);
-    size_t thread_bytes; /* scratch of one thread */
+    void (*pack)(const struct cpu_linear_rows *x, int few, int64_t tile, int64_t n_tiles, void *block); /* one tile of a block */
+    size_t thread_bytes;                                                                                /* scratch of a thread */
     void (*product)(const struct cpu_linear_block *b, int64_t m0, int64_t m1, void *scratch); /* y[:, m0 .. m1) */
     void (*enter)(void); /* what each thread does before and after its products; NULL: nothing */
     void (*leave)(void);
@@ -82,13 +88,13 @@ struct cpu_linear_kernel {
 void cpu_linear_with(const struct cpu_linear_args *a, const struct cpu_linear_kernel *kernel);
 
 /* Sixteen 32-bit lanes make a step: 16 values as float32, or 32 bfloat16 in pairs. Missing values are 0.
- *   few:  out[span of `span` steps][tile of `tile_rows` rows][step][row][16 lanes]
+ *   few:  out[span of `span` steps][tile of `tile_rows` rows][step][row][16]; the lanes stand in the order of the quarters: 0123 or 0213
  *   tile: block[span of `span` steps][lane][tile][step][tile_rows]
  * The last span is as short as it may be, and so is the last tile of few. */
-void cpu_linear_pack_few(const void *x, enum pva_dtype type, int64_t rows, int64_t k, int pairs, int64_t tile_rows, int64_t span,
+void cpu_linear_pack_few(const struct cpu_linear_rows *x, int pairs, int64_t tile_rows, int64_t span, const int quarters[4],
                          void *out);
-void cpu_linear_pack_tile(const void *x, enum pva_dtype type, int64_t rows, int64_t k, int pairs, int64_t tile_rows, int64_t span,
-                          int64_t tile, int64_t n_tiles, void *block);
+void cpu_linear_pack_tile(const struct cpu_linear_rows *x, int pairs, int64_t tile_rows, int64_t span, int64_t tile,
+                          int64_t n_tiles, void *block);
 
 extern const struct cpu_linear_kernel cpu_linear_c;
 #if defined(__x86_64__)

@@ -30,9 +30,8 @@ static float dot(const float *x, const char *w, enum pva_dtype type, int64_t k) 
 
 static size_t tile_bytes(int64_t tile_rows, int64_t k) { return (size_t)((k + LANES - 1) / LANES * LANES * tile_rows) * sizeof(float); }
 
-static void pack(const void *x, enum pva_dtype type, int64_t rows, int64_t k, int few, int64_t tile, int64_t n_tiles,
-                 void *block) {
-    cpu_linear_pack_few(x, type, 1, k, 0, 1, INT64_MAX, (char *)block + (size_t)tile * tile_bytes(1, k));
+static void pack(const struct cpu_linear_rows *x, int few, int64_t tile, int64_t n_tiles, void *block) {
+    cpu_linear_pack_tile(x, 0, 1, 1, 0, 1, (char *)block + (size_t)tile * tile_bytes(1, x->k));
 }
 
 static void product(const struct cpu_linear_block *b, int64_t m0, int64_t m1, void *scratch) {
