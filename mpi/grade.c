@@ -1,6 +1,6 @@
 /* pva-mpi grade: samples in, verdicts out, one line per sample in the samples' order. Starts no MPI: one process, --jobs programs
  * at once. */
-#include "grade.h"
+#include "commands.h"
 
 #include "pva/extract.h"
 #include "pva/grade.h"

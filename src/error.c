@@ -1,12 +1,15 @@
 #include "pva/error.h"
+#include "one_line.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-static void keep_one_line(char *text) {
-    for (unsigned char *p = (unsigned char *)text; *p; p++)
+void pva_one_line(char *text) {
+    for (unsigned char *p = (unsigned char *)text; *p; p++) {
         if (*p < 0x20 || *p == 0x7f) *p = '?';
+        else if (p[0] == 0xc2 && p[1] >= 0x80 && p[1] <= 0x9f) p[0] = p[1] = '?';
+    }
 }
 
 int pva_fail(struct pva_error *err, int code, const char *fmt, ...) {
@@ -15,7 +18,7 @@ int pva_fail(struct pva_error *err, int code, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
     va_end(ap);
-    keep_one_line(err->msg);
+    pva_one_line(err->msg);
     err->code = code;
     return code;
 }
@@ -27,11 +30,13 @@ int pva_error_prefix(struct pva_error *err, const char *fmt, ...) {
     vsnprintf(prefix, sizeof prefix, fmt, ap);
     va_end(ap);
     memcpy(text, err->msg, sizeof text);
-    size_t n = strlen(prefix);
-    if (n > sizeof err->msg - 3) n = sizeof err->msg - 3;
-    memcpy(err->msg, prefix, n);
-    snprintf(err->msg + n, sizeof err->msg - n, ": %s", text);
-    keep_one_line(err->msg);
+    /* What does not fit is cut, from the prefix first: at least half of the room is for the cause. */
+    size_t room = sizeof err->msg - sizeof ": ", n_prefix = strlen(prefix), n_text = strlen(text);
+    size_t kept = n_text < room / 2 ? n_text : room / 2;
+    if (n_prefix > room - kept) n_prefix = room - kept;
+    if (n_text > room - n_prefix) n_text = room - n_prefix;
+    snprintf(err->msg, sizeof err->msg, "%.*s: %.*s", (int)n_prefix, prefix, (int)n_text, text);
+    pva_one_line(err->msg);
     return err->code;
 }
 

@@ -1,5 +1,6 @@
 /* log.h - what the program says while it works. Results go to stdout or files; this goes to stderr and to a log file.
- * One line per message. Safe to call from threads. */
+ * One line per message: control characters become '?', and what is longer than 4 KB is cut. Safe to call from threads.
+ * What happens to a message never stops the work: if the log file cannot be written any more, that is said once. */
 #ifndef PVA_LOG_H
 #define PVA_LOG_H
 
@@ -15,13 +16,14 @@ enum pva_log_level { PVA_LOG_ERROR, PVA_LOG_WARNING, PVA_LOG_INFO, PVA_LOG_DEBUG
  * PVA_LOG_ERROR so that a job says things once. */
 void pva_log_screen(enum pva_log_level level);
 
-/* File: everything, each line with UTC time, level and rank. Opened for append; NULL closes. */
+/* File: everything (of progress a line every 30 s), each line with UTC time, level and rank: "2026-03-01T12:00:00.250Z
+ * warning rank 3: text". Opened for append, so several ranks may share one; NULL closes. PVA_IO when it cannot be opened. */
 int pva_log_file(const char *path, int rank, struct pva_error *err);
 
 void pva_log(enum pva_log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Progress on stderr: on a terminal one line, redrawn at most 5 times a second; elsewhere a line every 30 s, and none when
- * quiet. `done` clears the redrawn line. */
+/* Progress on stderr: on a terminal one line, redrawn at most 5 times a second; elsewhere a line every 30 s, counted from
+ * the first call; none at PVA_LOG_ERROR. progress_end clears the redrawn line. */
 void pva_log_progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void pva_log_progress_end(void);
 

@@ -1,0 +1,73 @@
+/* model.h - Gemma 2 (2B, 9B, 27B): weights bound to a backend, and the forward graph, written once over its operations.
+ *
+ * Arithmetic: embedding times sqrt(d_model); RMSNorm with (1 + w); layers of even index see a sliding window; scores are soft-capped
+ * before the mask, logits before the temperature; the head is the embedding table, unscaled. Types: backend.h, "Numeric policy".
+ */
+#ifndef PVA_MODEL_H
+#define PVA_MODEL_H
+
+#include "pva/backend.h"
+#include "pva/hook.h"
+#include "pva/model_config.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Weights on a device. Immutable after open; several workspaces may share it. */
+struct pva_model;
+
+/* directory: config.json and safetensors as the hub lays them out. dtype: PVA_BF16 or PVA_F32, the operand type. Tensors whose
+ * stored type the device can read as they are stay in the mapped file; others are converted once (pva_model_converted says how
+ * many bytes). The backend must outlive the model. */
+int pva_model_open(const char *directory, const struct pva_backend_ops *ops, struct pva_backend *be, enum pva_dtype dtype,
+                   struct pva_model **out, struct pva_error *err);
+void pva_model_close(struct pva_model **model);
+
+const struct pva_model_config *pva_model_get_config(const struct pva_model *m);
+const struct pva_backend_ops *pva_model_ops(const struct pva_model *m);
+struct pva_backend *pva_model_backend(const struct pva_model *m);
+enum pva_dtype pva_model_dtype(const struct pva_model *m);
+int64_t pva_model_parameters(const struct pva_model *m);
+size_t pva_model_weight_bytes(const struct pva_model *m);  /* read per decoded token, head included */
+size_t pva_model_converted(const struct pva_model *m);     /* bytes that had to be converted into memory of our own */
+
+/* Whether opening this model with this operand type would convert matrices into memory of each process's own. */
+int pva_model_needs_conversion(const char *directory, enum pva_dtype operand, int *needs, struct pva_error *err);
+/* A copy (config.json, model.safetensors) with bfloat16 matrices, in an existing directory: processes of a node that map it share one
+ * copy in memory. Rounds as pva_model_open does. */
+int pva_model_write_bf16(const char *directory, const char *out_directory, struct pva_error *err);
+
+/* The buffers of one forward pass, sized once. */
+struct pva_workspace {
+    const struct pva_model *model;
+    int64_t max_rows, max_logits;
+    struct pva_buffer *memory;                 /* everything below lies in it */
+    struct pva_tensor tokens, slots, positions; /* i32 [max_rows, 1] */
+    struct pva_tensor resid, branch;           /* f32 [max_rows, d_model] */
+    struct pva_tensor normed;                  /* operand [max_rows, d_model] */
+    struct pva_tensor q, k, v;                 /* f32 [max_rows, heads * d_head] */
+    struct pva_tensor mixed;                   /* operand [max_rows, n_heads * d_head] */
+    struct pva_tensor gate, up, hidden;        /* f32, f32, operand [max_rows, d_ff] */
+    struct pva_tensor logit_rows, head_in, head_normed, logits; /* [max_logits, 1 | d_model | d_model | n_vocab] */
+    struct pva_tensor temperatures, draws, sampled;             /* [max_logits, 1] f32, f64, i32 */
+    int64_t visits[PVA_N_POINTS];              /* (layer, row) pairs that passed each point */
+};
+
+int pva_workspace_create(const struct pva_model *m, int64_t max_rows, int64_t max_logits, struct pva_workspace **out, struct pva_error *err);
+void pva_workspace_free(struct pva_workspace **ws);
+size_t pva_workspace_bytes(const struct pva_model_config *c, enum pva_dtype operand, int64_t max_rows, int64_t max_logits);
+
+/* One pass over n_rows <= max_rows tokens, each with its own slot and position; the rows of one slot are in ascending order of
+ * position, and everything before them is in the cache already. Keys and values go into the cache; ws->resid holds resid_post of
+ * the last layer (or of stop_layer - 1: layers from stop_layer on are not run; pass n_layers for all). */
+int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const struct pva_kv_cache *kv, int64_t n_rows, const int32_t *tokens,
+                      const int32_t *slots, const int32_t *positions, struct pva_hook *hooks, int n_hooks, int stop_layer, struct pva_error *err);
+
+/* Soft-capped logits of n <= max_logits rows of the last pass, into the first n rows of ws->logits. */
+int pva_model_logits(const struct pva_model *m, struct pva_workspace *ws, const int32_t *rows, int64_t n, struct pva_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,58 @@
+/* session.h - sequences in flight over one model: slots, a paged key/value cache, one forward pass at a time.
+ *
+ * A slot is one sequence. Its keys and values lie in pages that are taken when the sequence grows and given back when the slot is
+ * released, so memory follows use. Which pages a sequence gets does not change a bit of its results.
+ * Not thread-safe: one session belongs to one thread.
+ */
+#ifndef PVA_SESSION_H
+#define PVA_SESSION_H
+
+#include "pva/model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct pva_session_settings {
+    int n_slots;            /* sequences at once */
+    int64_t max_positions;  /* longest sequence, prompt included */
+    int64_t kv_positions;   /* positions the cache can hold in all; 0: n_slots * max_positions */
+    int64_t max_rows;       /* tokens per pass: bounds the prefill chunk */
+    int64_t max_logits;     /* rows with logits per pass; 0: n_slots */
+};
+
+struct pva_session;
+
+int pva_session_open(const struct pva_model *m, const struct pva_session_settings *settings, struct pva_session **out, struct pva_error *err);
+void pva_session_close(struct pva_session **s);
+/* Bytes a session with these settings takes on the device. */
+size_t pva_session_bytes(const struct pva_model_config *c, enum pva_dtype operand, const struct pva_session_settings *settings);
+
+int pva_session_claim(struct pva_session *s);              /* a free slot of length 0, or -1 */
+void pva_session_release(struct pva_session *s, int slot); /* gives back its pages */
+int64_t pva_session_length(const struct pva_session *s, int slot);
+int64_t pva_session_free_positions(const struct pva_session *s); /* that can still be taken, in whole pages */
+
+/* Takes the pages for positions < length. Returns 1, or 0 (and takes nothing) when the cache is full. length <= max_positions. */
+int pva_session_reserve(struct pva_session *s, int slot, int64_t length);
+
+/* Appends tokens to sequences: row i is token tokens[i] of slot slots[i], at the slot's next position; the rows of a slot are in
+ * order. Pages must have been reserved. n_rows <= max_rows. Hooks as in model.h. */
+int pva_session_append(struct pva_session *s, int64_t n_rows, const int32_t *tokens, const int32_t *slots, struct pva_hook *hooks, int n_hooks,
+                       struct pva_error *err);
+
+/* After an append: logits of n of its rows (n <= max_logits), then one token for each of them. draws and temperatures [n] as in
+ * backend.h, sample. */
+int pva_session_logits(struct pva_session *s, const int32_t *rows, int64_t n, struct pva_error *err);
+int pva_session_sample(struct pva_session *s, int64_t n, const float *temperatures, const double *draws, int32_t *tokens, struct pva_error *err);
+/* Host copy of the logits computed last: [n, n_vocab]. */
+int pva_session_read_logits(struct pva_session *s, int64_t n, float *out, struct pva_error *err);
+
+const struct pva_model *pva_session_model(const struct pva_session *s);
+/* (layer, row) pairs that passed a hook point since open: must equal layers x tokens. */
+int64_t pva_session_visits(const struct pva_session *s, enum pva_point point);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

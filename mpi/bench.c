@@ -1,0 +1,197 @@
+/* bench: figures of this machine beside the limit measured on it in the same run. */
+#include "commands.h"
+#include "engine.h"
+
+#include "pva/session.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const struct pva_option pva_bench_options[] = {
+    {"batch-size", PVA_OPT_INT, "N", "1", "sequences decoded at once", NULL, 1, 4096},
+    {"prompt-tokens", PVA_OPT_INT, "N", "128", "length of each prompt", NULL, 1, 1 << 20},
+    {"new-tokens", PVA_OPT_INT, "N", "16", "decode passes to time", NULL, 3, 1 << 20},
+    {"repeats", PVA_OPT_INT, "N", "3", "prefill passes to time", NULL, 1, 1000},
+    {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
+};
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, int n) {
+    qsort(v, (size_t)n, sizeof *v, by_value);
+    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+/* Bytes per second that all threads together read from memory: a sum over 1 GiB, best of 5 after one warm-up. */
+static double read_bandwidth(int n_threads) {
+    size_t n = (size_t)1 << 27;
+    uint64_t *data = malloc(n * sizeof *data), sum = 0;
+    double best = 0;
+    if (!data) return 0;
+#pragma omp parallel for num_threads(n_threads) schedule(static)
+    for (size_t i = 0; i < n; i++) data[i] = i;
+    for (int r = 0; r < 6; r++) {
+        double start = engine_now();
+#pragma omp parallel for num_threads(n_threads) schedule(static) reduction(+ : sum)
+        for (size_t i = 0; i < n; i++) sum += data[i];
+        double rate = (double)(n * sizeof *data) / (engine_now() - start);
+        if (r && rate > best) best = rate;
+    }
+    if (sum == 42) fputs("", stderr); /* the sum is used, so that the loop stays */
+    free(data);
+    return best;
+}
+
+static struct pva_tensor whole(struct pva_buffer *b, enum pva_dtype dtype, int64_t rows, int64_t cols) {
+    return (struct pva_tensor){b, 0, dtype, rows, cols};
+}
+
+/* Operations per second of the backend's own matrix product at the model's largest shape, 512 rows: what prefill could reach
+ * if it were nothing else. */
+static int matrix_rate(const struct engine *e, double *rate, struct pva_error *err) {
+    const struct pva_model_config *c = pva_model_get_config(e->model);
+    int64_t n = 512, k = c->d_model, m = c->d_ff;
+    enum pva_dtype t = pva_model_dtype(e->model);
+    struct pva_buffer *x = NULL, *w = NULL, *y = NULL;
+    double seconds[7];
+    if (!e->ops->alloc(e->be, (size_t)(n * k) * pva_dtype_size(t), &x, err) && !e->ops->alloc(e->be, (size_t)(m * k) * pva_dtype_size(t), &w, err) &&
+        !e->ops->alloc(e->be, (size_t)(n * m) * sizeof(float), &y, err)) {
+        for (int r = 0; r < 7 && !err->code; r++) {
+            double start = engine_now();
+            if (!e->ops->linear(e->be, whole(x, t, n, k), whole(w, t, m, k), whole(y, PVA_F32, n, m), err)) e->ops->sync(e->be, err);
+            seconds[r] = engine_now() - start;
+        }
+        *rate = 2.0 * (double)n * (double)k * (double)m / median(seconds + 1, 6);
+    }
+    e->ops->free(e->be, &x);
+    e->ops->free(e->be, &w);
+    e->ops->free(e->be, &y);
+    return err->code;
+}
+
+struct bench {
+    struct engine engine;
+    struct pva_session *session;
+    int64_t batch, prompt, rows;
+    int32_t *tokens, *slots, *logit_rows;
+    float *temperatures;
+    double *draws;
+};
+
+static int open_bench(struct bench *b, const struct pva_options *o, int64_t new_tokens, struct pva_error *err) {
+    b->batch = pva_options_int(o, "batch-size");
+    b->prompt = pva_options_int(o, "prompt-tokens");
+    b->rows = b->batch > 512 ? b->batch : 512;
+    struct pva_session_settings settings = {.n_slots = (int)b->batch, .max_positions = b->prompt + new_tokens, .max_rows = b->rows};
+    if (engine_open(o, 0, &b->engine, err) || pva_session_open(b->engine.model, &settings, &b->session, err)) return err->code;
+    size_t n = (size_t)b->rows;
+    b->tokens = calloc(n, sizeof *b->tokens);
+    b->slots = calloc(n, sizeof *b->slots);
+    b->logit_rows = calloc(n, sizeof *b->logit_rows);
+    b->temperatures = calloc(n, sizeof *b->temperatures);
+    b->draws = calloc(n, sizeof *b->draws);
+    if (!b->tokens || !b->slots || !b->logit_rows || !b->temperatures || !b->draws) return pva_fail(err, PVA_IO, "out of memory");
+    return PVA_OK;
+}
+
+static void close_bench(struct bench *b) {
+    pva_session_close(&b->session);
+    engine_close(&b->engine);
+    free(b->tokens);
+    free(b->slots);
+    free(b->logit_rows);
+    free(b->temperatures);
+    free(b->draws);
+}
+
+/* The prompt of every slot, as many rows per pass as fit; tokens are arbitrary but valid. */
+static int prefill(struct bench *b, struct pva_error *err) {
+    int64_t vocab = pva_model_get_config(b->engine.model)->n_vocab, total = b->batch * b->prompt;
+    for (int64_t at = 0; at < total; at += b->rows) {
+        int64_t n = total - at < b->rows ? total - at : b->rows;
+        for (int64_t i = 0; i < n; i++) {
+            b->tokens[i] = (int32_t)((at + i) * 7919 % vocab);
+            b->slots[i] = (int32_t)((at + i) / b->prompt);
+        }
+        if (pva_session_append(b->session, n, b->tokens, b->slots, NULL, 0, err)) return err->code;
+    }
+    return b->engine.ops->sync(b->engine.be, err);
+}
+
+static int claim_all(struct bench *b, int64_t length, struct pva_error *err) {
+    for (int64_t i = 0; i < b->batch; i++)
+        if (!pva_session_reserve(b->session, pva_session_claim(b->session), length)) return pva_fail(err, PVA_IO, "the cache is too small");
+    return PVA_OK;
+}
+
+static int bench_generate(struct bench *b, int passes, struct pva_error *err) {
+    double *seconds = malloc((size_t)passes * sizeof *seconds);
+    if (!seconds) return pva_fail(err, PVA_IO, "out of memory");
+    if (!claim_all(b, b->prompt + passes, err)) prefill(b, err);
+    for (int64_t i = 0; i < b->batch; i++) b->logit_rows[i] = (int32_t)i, b->slots[i] = (int32_t)i, b->tokens[i] = 5;
+    for (int p = 0; p < passes && !err->code; p++) {
+        double start = engine_now();
+        if (!pva_session_append(b->session, b->batch, b->tokens, b->slots, NULL, 0, err) &&
+            !pva_session_logits(b->session, b->logit_rows, b->batch, err))
+            pva_session_sample(b->session, b->batch, b->temperatures, b->draws, b->tokens, err);
+        seconds[p] = engine_now() - start;
+        for (int64_t i = 0; i < b->batch; i++)
+            if (b->tokens[i] < 0) b->tokens[i] = 5;
+    }
+    if (!err->code) {
+        struct pva_backend_info info;
+        b->engine.ops->describe(b->engine.be, &info);
+        double pass = median(seconds + 1, passes - 1), bytes = (double)pva_model_weight_bytes(b->engine.model);
+        printf("%s\n", info.device);
+        printf("decode, %lld sequence%s, context %lld: %.1f ms a pass, %.2f tokens/s\n", (long long)b->batch, b->batch > 1 ? "s" : "",
+               (long long)b->prompt, 1e3 * pass, (double)b->batch / pass);
+        if (info.n_threads > 0) {
+            double limit = read_bandwidth(info.n_threads);
+            printf("weights %.3f GB a pass: %.2f GB/s; memory read %.2f GB/s: %.1f %% of it\n", bytes / 1e9, bytes / pass / 1e9, limit / 1e9,
+                   100 * bytes / pass / limit);
+        }
+    }
+    free(seconds);
+    return err->code;
+}
+
+static int bench_prefill(struct bench *b, int repeats, struct pva_error *err) {
+    double seconds[1000], rate = 0;
+    for (int r = 0; r < repeats && !err->code; r++) {
+        if (claim_all(b, b->prompt, err)) break;
+        double start = engine_now();
+        prefill(b, err);
+        seconds[r] = engine_now() - start;
+        for (int64_t i = 0; i < b->batch; i++) pva_session_release(b->session, (int)i);
+    }
+    if (err->code || matrix_rate(&b->engine, &rate, err)) return err->code;
+    struct pva_backend_info info;
+    b->engine.ops->describe(b->engine.be, &info);
+    const struct pva_model_config *c = pva_model_get_config(b->engine.model);
+    double time = median(seconds, repeats), tokens = (double)(b->batch * b->prompt);
+    double head = (double)c->n_vocab * (double)c->d_model, per_token = (double)pva_model_parameters(b->engine.model) - head;
+    printf("%s\n", info.device);
+    printf("prefill, %lld x %lld tokens: %.1f ms, %.1f tokens/s\n", (long long)b->batch, (long long)b->prompt, 1e3 * time, tokens / time);
+    printf("%.1f GFLOP/s in matrix products; the product alone, 512 rows: %.1f GFLOP/s: %.1f %% of it\n", 2 * per_token * tokens / time / 1e9,
+           rate / 1e9, 100 * 2 * per_token * tokens / time / rate);
+    return PVA_OK;
+}
+
+int pva_command_bench(const struct pva_options *o, struct pva_error *err) {
+    const char *const *what;
+    if (pva_options_positional(o, &what) != 1 || (strcmp(what[0], "generate") && strcmp(what[0], "prefill")))
+        return pva_fail(err, PVA_USAGE, "say what to measure: generate or prefill");
+    int generate = !strcmp(what[0], "generate"), passes = (int)pva_options_int(o, "new-tokens");
+    struct bench b = {0};
+    if (!open_bench(&b, o, generate ? passes : 0, err)) {
+        if (generate) bench_generate(&b, passes, err);
+        else bench_prefill(&b, (int)pva_options_int(o, "repeats"), err);
+    }
+    close_bench(&b);
+    return err->code;
+}

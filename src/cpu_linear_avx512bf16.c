@@ -1,0 +1,13 @@
+#include "cpu_linear.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define TARGET __attribute__((target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")))
+#define PAIRS 1
+#define MULTIPLY_ADD(sum, w, x) _mm512_dpbf16_ps(sum, (__m512bh)(w), (__m512bh)(x))
+#define KEEP(v) __asm__("" : "+v"(v))
+#include "cpu_linear_zmm.h"
+
+const struct cpu_linear_kernel cpu_linear_avx512bf16 = CPU_LINEAR_KERNEL;
+#endif

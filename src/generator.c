@@ -1,0 +1,506 @@
+#include "pva/generator.h"
+
+#include "pva/rng.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+static const char *const position_names[] = {"all", "last", "generated", "last-prompt", "last-generated"};
+static const char *const finish_names[] = {"eos", "limit", "stopped", "cancelled", "nan"};
+
+const char *pva_positions_name(enum pva_positions p) { return position_names[p]; }
+const char *pva_finish_name(enum pva_finish f) { return finish_names[f]; }
+
+int pva_positions_parse(const char *name, enum pva_positions *out, struct pva_error *err) {
+    for (int i = 0; i < 5; i++) {
+        if (strcmp(name, position_names[i])) continue;
+        *out = (enum pva_positions)i;
+        return PVA_OK;
+    }
+    return pva_fail(err, PVA_USAGE, "positions \"%s\" are unknown: all, last, generated, last-prompt or last-generated", name);
+}
+
+/* One request on its way. The tokens of its prompt and those generated lie in one array, so that a sequence that lost its pages is
+ * computed again by the same code that computes a prompt. */
+struct sequence {
+    struct sequence *next; /* in the queue */
+    struct pva_request request;
+    int32_t *tokens;        /* [request.max_tokens] */
+    int64_t n_tokens;       /* prompt and generated */
+    int64_t n_computed;     /* of them, those whose keys and values are in the cache */
+    int64_t captured_until; /* positions below were given to on_capture (or kept in last_rows) */
+    float *last_rows;       /* [n_marked, d_model], for PVA_POSITIONS_LAST_GENERATED */
+    int slot;
+    double admitted, first_token;
+};
+
+struct intervention {
+    struct pva_intervention what; /* its directions pointer is not kept */
+    unsigned char *layers;
+    struct pva_buffer *directions, *which, *coefficients;
+    int32_t *which_host;
+    float *coefficients_host;
+    int used; /* by a row of this pass */
+};
+
+struct row {
+    struct sequence *sequence;
+    int64_t position;
+};
+
+struct pva_generator {
+    struct pva_session *session;
+    struct pva_generator_settings settings;
+    int64_t d_model, n_marked, max_rows, capture_rows;
+
+    struct sequence *queue_first, **queue_end;
+    struct sequence **running; /* [n_slots], in order of admission */
+    int64_t n_queued, n_running;
+
+    struct row *rows; /* [max_rows], of this pass */
+    int32_t *tokens, *slots;
+    int64_t n_rows;
+
+    int32_t *logit_rows, *sampled; /* [n_slots] */
+    float *temperatures;
+    double *draws;
+
+    struct intervention *interventions;
+    unsigned char *capture_layers;
+    struct pva_buffer *capture_index, *capture_memory;
+    int32_t *capture_index_host; /* [capture_rows]: row of the pass */
+    float *capture_host;         /* [n_marked, m, d_model] as downloaded */
+    float *capture_row;          /* [n_marked, d_model] of one position */
+    int64_t n_captured;
+    struct pva_hook *hooks;      /* [n_interventions + 1] */
+
+    struct pva_generator_stats stats;
+};
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static int out_of_memory(struct pva_error *err) { return pva_fail(err, PVA_IO, "out of memory"); }
+
+/* ---- open and close ---- */
+
+static int open_intervention(struct pva_generator *g, const struct pva_model *m, const struct pva_intervention *from, struct intervention *to,
+                             struct pva_error *err) {
+    const struct pva_backend_ops *op = pva_model_ops(m);
+    struct pva_backend *be = pva_model_backend(m);
+    int n_layers = pva_model_get_config(m)->n_layers;
+    if (from->layer < 0 || from->layer >= n_layers)
+        return pva_fail(err, PVA_USAGE, "intervention at layer %d: the model has layers 0 to %d", from->layer, n_layers - 1);
+    PVA_ASSERT(from->action != PVA_HOOK_CAPTURE && from->n_directions > 0 && from->positions != PVA_POSITIONS_LAST_GENERATED);
+    size_t bytes = (size_t)(from->n_directions * g->d_model) * sizeof(float);
+    to->what = *from;
+    to->what.directions = NULL;
+    to->layers = calloc((size_t)n_layers, 1);
+    to->which_host = calloc((size_t)g->max_rows, sizeof *to->which_host);
+    to->coefficients_host = calloc((size_t)g->max_rows, sizeof *to->coefficients_host);
+    if (!to->layers || !to->which_host || !to->coefficients_host) return out_of_memory(err);
+    to->layers[from->layer] = 1;
+    if (op->alloc(be, bytes, &to->directions, err) || op->alloc(be, (size_t)g->max_rows * 4, &to->which, err) ||
+        op->alloc(be, (size_t)g->max_rows * 4, &to->coefficients, err))
+        return err->code;
+    return op->upload(be, (struct pva_tensor){to->directions, 0, PVA_F32, from->n_directions, g->d_model}, from->directions, err);
+}
+
+static int open_capture(struct pva_generator *g, const struct pva_model *m, struct pva_error *err) {
+    const struct pva_backend_ops *op = pva_model_ops(m);
+    struct pva_backend *be = pva_model_backend(m);
+    const struct pva_capture *c = &g->settings.capture;
+    int n_layers = pva_model_get_config(m)->n_layers;
+    if (!c->layers) return PVA_OK;
+    g->capture_layers = malloc((size_t)n_layers);
+    if (!g->capture_layers) return out_of_memory(err);
+    memcpy(g->capture_layers, c->layers, (size_t)n_layers);
+    for (int i = 0; i < n_layers; i++) g->n_marked += g->capture_layers[i] = g->capture_layers[i] != 0;
+    g->settings.capture.layers = g->capture_layers;
+    g->capture_rows = c->positions == PVA_POSITIONS_LAST_PROMPT ? g->settings.session.n_slots : g->max_rows;
+    int64_t values = g->n_marked * g->capture_rows * g->d_model;
+    g->capture_index_host = malloc((size_t)g->capture_rows * sizeof *g->capture_index_host);
+    g->capture_host = malloc((size_t)values * sizeof *g->capture_host);
+    g->capture_row = malloc((size_t)(g->n_marked * g->d_model) * sizeof *g->capture_row);
+    if (!g->capture_index_host || !g->capture_host || !g->capture_row) return out_of_memory(err);
+    if (op->alloc(be, (size_t)g->capture_rows * 4, &g->capture_index, err)) return err->code;
+    return op->alloc(be, (size_t)values * sizeof(float), &g->capture_memory, err);
+}
+
+int pva_generator_open(const struct pva_model *m, const struct pva_generator_settings *settings, struct pva_generator **out, struct pva_error *err) {
+    struct pva_generator *g = calloc(1, sizeof *g);
+    if (!g) return out_of_memory(err);
+    g->settings = *settings;
+    g->queue_end = &g->queue_first;
+    g->d_model = pva_model_get_config(m)->d_model;
+    g->max_rows = settings->session.max_rows;
+    size_t slots = (size_t)settings->session.n_slots, rows = (size_t)g->max_rows;
+    if (g->max_rows < settings->session.n_slots) {
+        pva_fail(err, PVA_USAGE, "%lld rows per pass cannot carry %d sequences", (long long)g->max_rows, settings->session.n_slots);
+        goto fail;
+    }
+    g->running = calloc(slots, sizeof *g->running);
+    g->rows = calloc(rows, sizeof *g->rows);
+    g->tokens = calloc(rows, sizeof *g->tokens);
+    g->slots = calloc(rows, sizeof *g->slots);
+    g->logit_rows = calloc(slots, sizeof *g->logit_rows);
+    g->sampled = calloc(slots, sizeof *g->sampled);
+    g->temperatures = calloc(slots, sizeof *g->temperatures);
+    g->draws = calloc(slots, sizeof *g->draws);
+    g->interventions = calloc((size_t)settings->n_interventions + 1, sizeof *g->interventions);
+    g->hooks = calloc((size_t)settings->n_interventions + 1, sizeof *g->hooks);
+    if (!g->running || !g->rows || !g->tokens || !g->slots || !g->logit_rows || !g->sampled || !g->temperatures || !g->draws || !g->interventions ||
+        !g->hooks) {
+        out_of_memory(err);
+        goto fail;
+    }
+    if (pva_session_open(m, &settings->session, &g->session, err)) goto fail;
+    for (int i = 0; i < settings->n_interventions; i++)
+        if (open_intervention(g, m, &settings->interventions[i], &g->interventions[i], err)) goto fail;
+    if (open_capture(g, m, err)) goto fail;
+    *out = g;
+    return PVA_OK;
+fail:
+    pva_generator_close(&g);
+    return err->code;
+}
+
+static void free_sequence(struct sequence *q) {
+    if (!q) return;
+    free((int32_t *)q->request.prompt);
+    free(q->tokens);
+    free(q->last_rows);
+    free(q);
+}
+
+void pva_generator_close(struct pva_generator **generator) {
+    struct pva_generator *g = *generator;
+    if (!g) return;
+    for (struct sequence *q = g->queue_first, *next; q; q = next) {
+        next = q->next;
+        free_sequence(q);
+    }
+    for (int64_t i = 0; i < g->n_running; i++) free_sequence(g->running[i]);
+    if (g->session) {
+        const struct pva_backend_ops *op = pva_model_ops(pva_session_model(g->session));
+        struct pva_backend *be = pva_model_backend(pva_session_model(g->session));
+        for (int i = 0; i < g->settings.n_interventions; i++) {
+            struct intervention *v = &g->interventions[i];
+            op->free(be, &v->directions);
+            op->free(be, &v->which);
+            op->free(be, &v->coefficients);
+            free(v->layers);
+            free(v->which_host);
+            free(v->coefficients_host);
+        }
+        op->free(be, &g->capture_index);
+        op->free(be, &g->capture_memory);
+    }
+    pva_session_close(&g->session);
+    free(g->running);
+    free(g->rows);
+    free(g->tokens);
+    free(g->slots);
+    free(g->logit_rows);
+    free(g->sampled);
+    free(g->temperatures);
+    free(g->draws);
+    free(g->interventions);
+    free(g->hooks);
+    free(g->capture_layers);
+    free(g->capture_index_host);
+    free(g->capture_host);
+    free(g->capture_row);
+    free(g);
+    *generator = NULL;
+}
+
+/* ---- queue ---- */
+
+int pva_generator_submit(struct pva_generator *g, const struct pva_request *r, struct pva_error *err) {
+    const struct pva_session_settings *s = &g->settings.session;
+    if (r->n_prompt < 1) return pva_fail(err, PVA_INPUT, "an empty prompt");
+    if (r->max_tokens > s->max_positions || (s->kv_positions > 0 && r->max_tokens > s->kv_positions))
+        return pva_fail(err, PVA_INPUT, "a sequence of up to %lld tokens does not fit: the session holds %lld", (long long)r->max_tokens,
+                        (long long)(s->kv_positions > 0 && s->kv_positions < s->max_positions ? s->kv_positions : s->max_positions));
+    if (r->n_prompt >= r->max_tokens)
+        return pva_fail(err, PVA_INPUT, "the prompt has %lld tokens, the whole sequence may have %lld", (long long)r->n_prompt, (long long)r->max_tokens);
+    PVA_ASSERT(r->intervention < g->settings.n_interventions);
+    if (r->intervention >= 0) PVA_ASSERT(r->direction >= 0 && r->direction < g->interventions[r->intervention].what.n_directions);
+    struct sequence *q = calloc(1, sizeof *q);
+    int32_t *prompt = malloc((size_t)r->n_prompt * sizeof *prompt), *tokens = malloc((size_t)r->max_tokens * sizeof *tokens);
+    float *last_rows = g->settings.capture.positions == PVA_POSITIONS_LAST_GENERATED && g->n_marked
+                           ? malloc((size_t)(g->n_marked * g->d_model) * sizeof *last_rows)
+                           : NULL;
+    if (!q || !prompt || !tokens) {
+        free(q);
+        free(prompt);
+        free(tokens);
+        free(last_rows);
+        return out_of_memory(err);
+    }
+    memcpy(prompt, r->prompt, (size_t)r->n_prompt * sizeof *prompt);
+    memcpy(tokens, r->prompt, (size_t)r->n_prompt * sizeof *tokens);
+    *q = (struct sequence){.request = *r, .tokens = tokens, .n_tokens = r->n_prompt, .last_rows = last_rows, .slot = -1};
+    q->request.prompt = prompt;
+    *g->queue_end = q;
+    g->queue_end = &q->next;
+    g->n_queued++;
+    return PVA_OK;
+}
+
+static struct sequence *queue_pop(struct pva_generator *g) {
+    struct sequence *q = g->queue_first;
+    g->queue_first = q->next;
+    if (!g->queue_first) g->queue_end = &g->queue_first;
+    g->n_queued--;
+    q->next = NULL;
+    return q;
+}
+
+static void queue_push_front(struct pva_generator *g, struct sequence *q) {
+    q->next = g->queue_first;
+    if (!g->queue_first) g->queue_end = &q->next;
+    g->queue_first = q;
+    g->n_queued++;
+}
+
+/* A waiting sequence starts when a slot is free and the pages for all tokens it has so far, and one more, are. */
+static void admit(struct pva_generator *g) {
+    while (g->queue_first && g->n_running < g->settings.session.n_slots) {
+        struct sequence *q = g->queue_first;
+        int slot = pva_session_claim(g->session);
+        PVA_ASSERT(slot >= 0);
+        if (!pva_session_reserve(g->session, slot, q->n_tokens)) {
+            pva_session_release(g->session, slot);
+            return;
+        }
+        queue_pop(g);
+        q->slot = slot;
+        q->n_computed = 0;
+        if (q->admitted == 0) q->admitted = now();
+        g->running[g->n_running++] = q;
+    }
+}
+
+static void evict_last(struct pva_generator *g) {
+    struct sequence *q = g->running[--g->n_running];
+    pva_session_release(g->session, q->slot);
+    g->stats.evictions++;
+    g->stats.recomputed_tokens += q->n_computed;
+    q->slot = -1;
+    queue_push_front(g, q);
+}
+
+static void finish(struct pva_generator *g, struct sequence *q, enum pva_finish how) {
+    const struct pva_generator_events *e = &g->settings.events;
+    double end = now();
+    if (q->last_rows && q->captured_until > 0 && e->on_capture) e->on_capture(e->user, q->request.id, q->captured_until - 1, q->last_rows);
+    struct pva_completion done = {
+        .id = q->request.id,
+        .finish = how,
+        .tokens = q->tokens + q->request.n_prompt,
+        .n_tokens = q->n_tokens - q->request.n_prompt,
+        .prefill_seconds = q->first_token > 0 ? q->first_token - q->admitted : q->admitted > 0 ? end - q->admitted : 0,
+        .decode_seconds = q->first_token > 0 ? end - q->first_token : 0,
+    };
+    if (q->slot >= 0) pva_session_release(g->session, q->slot);
+    if (e->on_done) e->on_done(e->user, &done);
+    free_sequence(q);
+}
+
+void pva_generator_cancel_all(struct pva_generator *g) {
+    while (g->n_running) finish(g, g->running[--g->n_running], PVA_FINISH_CANCELLED);
+    while (g->queue_first) finish(g, queue_pop(g), PVA_FINISH_CANCELLED);
+}
+
+/* ---- one pass ---- */
+
+static void add_rows(struct pva_generator *g, struct sequence *q, int64_t count) {
+    for (int64_t i = 0; i < count; i++) {
+        int64_t position = q->n_computed + i;
+        g->rows[g->n_rows] = (struct row){q, position};
+        g->tokens[g->n_rows] = q->tokens[position];
+        g->slots[g->n_rows++] = q->slot;
+    }
+}
+
+/* Decoding sequences first, one row each; then prompts, oldest first, in what room is left. */
+static void plan_rows(struct pva_generator *g) {
+    g->n_rows = 0;
+    for (int64_t i = 0; i < g->n_running; i++) {
+        struct sequence *q = g->running[i];
+        while (q->slot >= 0 && !pva_session_reserve(g->session, q->slot, q->n_tokens)) evict_last(g);
+        if (q->slot >= 0 && q->n_tokens - q->n_computed == 1) add_rows(g, q, 1);
+    }
+    for (int64_t i = 0; i < g->n_running; i++) {
+        struct sequence *q = g->running[i];
+        int64_t left = q->n_tokens - q->n_computed, room = g->max_rows - g->n_rows;
+        if (left > 1 && room > 0) add_rows(g, q, left < room ? left : room);
+    }
+}
+
+static int position_matches(enum pva_positions positions, int64_t position, int64_t n_prompt) {
+    switch (positions) {
+    case PVA_POSITIONS_ALL: return 1;
+    case PVA_POSITIONS_LAST: return position >= n_prompt - 1;
+    case PVA_POSITIONS_GENERATED: return position >= n_prompt;
+    case PVA_POSITIONS_LAST_PROMPT: return position == n_prompt - 1;
+    case PVA_POSITIONS_LAST_GENERATED: return position >= n_prompt - 1; /* the latest one wins */
+    }
+    return 0;
+}
+
+static int plan_interventions(struct pva_generator *g, int *n_hooks, struct pva_error *err) {
+    const struct pva_model *m = pva_session_model(g->session);
+    const struct pva_backend_ops *op = pva_model_ops(m);
+    struct pva_backend *be = pva_model_backend(m);
+    for (int i = 0; i < g->settings.n_interventions; i++) {
+        struct intervention *v = &g->interventions[i];
+        v->used = 0;
+        for (int64_t r = 0; r < g->n_rows; r++) {
+            const struct pva_request *q = &g->rows[r].sequence->request;
+            int on = q->intervention == i && position_matches(v->what.positions, g->rows[r].position, q->n_prompt);
+            v->which_host[r] = on ? q->direction : -1;
+            v->coefficients_host[r] = on ? q->coefficient : 0;
+            v->used |= on;
+        }
+        if (!v->used) continue;
+        struct pva_hook *h = &g->hooks[(*n_hooks)++];
+        *h = (struct pva_hook){
+            .point = v->what.point,
+            .action = v->what.action,
+            .layers = v->layers,
+            .directions = {v->directions, 0, PVA_F32, v->what.n_directions, g->d_model},
+            .which = {v->which, 0, PVA_I32, g->n_rows, 1},
+            .coefficients = {v->coefficients, 0, PVA_F32, g->n_rows, 1},
+        };
+        if (op->upload(be, h->which, v->which_host, err) || op->upload(be, h->coefficients, v->coefficients_host, err)) return err->code;
+    }
+    return PVA_OK;
+}
+
+static int plan_capture(struct pva_generator *g, int *n_hooks, struct pva_error *err) {
+    const struct pva_model *m = pva_session_model(g->session);
+    const struct pva_capture *c = &g->settings.capture;
+    g->n_captured = 0;
+    if (!g->n_marked) return PVA_OK;
+    for (int64_t r = 0; r < g->n_rows; r++) {
+        const struct sequence *q = g->rows[r].sequence;
+        if (g->rows[r].position < q->captured_until || !position_matches(c->positions, g->rows[r].position, q->request.n_prompt)) continue;
+        PVA_ASSERT(g->n_captured < g->capture_rows);
+        g->capture_index_host[g->n_captured++] = (int32_t)r;
+    }
+    if (!g->n_captured) return PVA_OK;
+    struct pva_hook *h = &g->hooks[(*n_hooks)++];
+    *h = (struct pva_hook){
+        .point = c->point,
+        .action = PVA_HOOK_CAPTURE,
+        .layers = g->capture_layers,
+        .rows = {g->capture_index, 0, PVA_I32, g->n_captured, 1},
+        .captured = {g->capture_memory, 0, PVA_F32, g->n_marked * g->n_captured, g->d_model},
+    };
+    return pva_model_ops(m)->upload(pva_model_backend(m), h->rows, g->capture_index_host, err);
+}
+
+static int deliver_captures(struct pva_generator *g, struct pva_error *err) {
+    const struct pva_model *m = pva_session_model(g->session);
+    const struct pva_generator_events *e = &g->settings.events;
+    if (!g->n_captured) return PVA_OK;
+    struct pva_tensor captured = {g->capture_memory, 0, PVA_F32, g->n_marked * g->n_captured, g->d_model};
+    if (pva_model_ops(m)->download(pva_model_backend(m), captured, g->capture_host, err)) return err->code;
+    for (int64_t i = 0; i < g->n_captured; i++) {
+        const struct row *r = &g->rows[g->capture_index_host[i]];
+        float *to = r->sequence->last_rows ? r->sequence->last_rows : g->capture_row;
+        for (int64_t l = 0; l < g->n_marked; l++)
+            memcpy(to + l * g->d_model, g->capture_host + (l * g->n_captured + i) * g->d_model, (size_t)g->d_model * sizeof *to);
+        r->sequence->captured_until = r->position + 1;
+        if (!r->sequence->last_rows && e->on_capture) e->on_capture(e->user, r->sequence->request.id, r->position, to);
+    }
+    return PVA_OK;
+}
+
+static int is_eos(const struct pva_model_config *c, int32_t token) {
+    for (int i = 0; i < c->n_eos; i++)
+        if (c->eos_ids[i] == token) return 1;
+    return 0;
+}
+
+/* Whether the sequence ends with this token, and how. */
+static int take_token(struct pva_generator *g, struct sequence *q, int32_t token, enum pva_finish *how) {
+    const struct pva_generator_events *e = &g->settings.events;
+    if (q->first_token == 0) q->first_token = now();
+    if (token < 0) {
+        *how = PVA_FINISH_NAN;
+        return 1;
+    }
+    if (is_eos(pva_model_get_config(pva_session_model(g->session)), token)) {
+        *how = PVA_FINISH_EOS;
+        return 1;
+    }
+    q->tokens[q->n_tokens++] = token;
+    g->stats.new_tokens++;
+    if (e->on_token && e->on_token(e->user, q->request.id, q->tokens + q->request.n_prompt, q->n_tokens - q->request.n_prompt)) {
+        *how = PVA_FINISH_STOPPED;
+        return 1;
+    }
+    *how = PVA_FINISH_LIMIT;
+    return q->n_tokens >= q->request.max_tokens;
+}
+
+static int sample_rows(struct pva_generator *g, struct pva_error *err) {
+    struct sequence *owners[4096];
+    int64_t n = 0;
+    PVA_ASSERT(g->settings.session.n_slots <= 4096);
+    for (int64_t r = 0; r < g->n_rows; r++) {
+        struct sequence *q = g->rows[r].sequence;
+        if (g->rows[r].position != q->n_tokens - 1) continue;
+        g->logit_rows[n] = (int32_t)r;
+        g->temperatures[n] = q->request.temperature;
+        g->draws[n] = pva_rng_uniform(q->request.seed, PVA_RNG_TOKEN, q->request.item, q->request.sample, (uint32_t)(q->n_tokens - q->request.n_prompt));
+        owners[n++] = q;
+    }
+    if (pva_session_logits(g->session, g->logit_rows, n, err) || pva_session_sample(g->session, n, g->temperatures, g->draws, g->sampled, err))
+        return err->code;
+    for (int64_t i = 0; i < n; i++) {
+        enum pva_finish how;
+        if (!take_token(g, owners[i], g->sampled[i], &how)) continue;
+        int64_t at = 0;
+        while (g->running[at] != owners[i]) at++;
+        memmove(g->running + at, g->running + at + 1, (size_t)(--g->n_running - at) * sizeof *g->running);
+        finish(g, owners[i], how);
+    }
+    return PVA_OK;
+}
+
+int pva_generator_step(struct pva_generator *g, int *busy, struct pva_error *err) {
+    double start = now();
+    int n_hooks = 0;
+    admit(g);
+    plan_rows(g);
+    if (plan_interventions(g, &n_hooks, err) || plan_capture(g, &n_hooks, err) ||
+        pva_session_append(g->session, g->n_rows, g->tokens, g->slots, g->hooks, n_hooks, err))
+        return err->code;
+    int64_t prompt_rows = 0;
+    for (int64_t r = 0; r < g->n_rows; r++) {
+        g->rows[r].sequence->n_computed = g->rows[r].position + 1;
+        prompt_rows += g->rows[r].position < g->rows[r].sequence->request.n_prompt;
+    }
+    if (deliver_captures(g, err) || sample_rows(g, err)) return err->code;
+    if (g->n_rows) {
+        g->stats.passes++;
+        g->stats.prompt_tokens += prompt_rows;
+        *(prompt_rows ? &g->stats.prefill_seconds : &g->stats.decode_seconds) += now() - start;
+    }
+    *busy = g->n_running > 0 || g->n_queued > 0;
+    return PVA_OK;
+}
+
+int64_t pva_generator_queued(const struct pva_generator *g) { return g->n_queued; }
+int64_t pva_generator_running(const struct pva_generator *g) { return g->n_running; }
+void pva_generator_get_stats(const struct pva_generator *g, struct pva_generator_stats *out) { *out = g->stats; }
+struct pva_session *pva_generator_session(struct pva_generator *g) { return g->session; }

@@ -1,0 +1,110 @@
+# forward, generate, doctor, bench from the command line: results, exit codes, and one clear line for each mistake.
+set -u
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"' EXIT
+checks=0 failures=0
+fail() { failures=$((failures + 1)); echo "failed: $*" >&2; }
+check() { checks=$((checks + 1)); "$@" || fail "$*"; }
+
+# refuses STATUS PATTERN command...: that exit status, nothing on stdout, one line on stderr that matches.
+refuses() {
+    local status=$1 pattern=$2; shift 2
+    checks=$((checks + 1))
+    "$@" >"$dir/out" 2>"$dir/err" </dev/null; local got=$?
+    [ $got = "$status" ] || fail "exit $got, expected $status: $* : $(cat "$dir/err")"
+    [ "$(wc -l <"$dir/err")" = 1 ] || fail "not one line on stderr: $*: $(cat "$dir/err")"
+    grep -qE -- "$pattern" "$dir/err" || fail "stderr of $*: $(cat "$dir/err"), expected $pattern"
+    [ -s "$dir/out" ] && fail "output in spite of failure: $*"
+}
+
+cat >"$dir/tiny.json" <<'J'
+{"architectures": ["Gemma2ForCausalLM"], "num_hidden_layers": 3, "hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 4,
+ "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 300, "sliding_window": 7, "query_pre_attn_scalar": 16, "max_position_embeddings": 256,
+ "hidden_activation": "gelu_pytorch_tanh", "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+J
+m=$dir/model
+check "$PVA_MPI" synth --like "$dir/tiny.json" --out "$m" --quiet
+
+# generate: the same bytes for every batch size, and for sampling under one seed
+for i in 1 2 3 4 5 6 7; do echo "{\"id\": \"p$i\", \"ids\": [2, $((10 * i)), $((3 * i)), 7, $((20 + i))]}"; done >"$dir/prompts.jsonl"
+gen() { "$PVA_MPI" generate --quiet --model "$m" --prompts "$dir/prompts.jsonl" --max-new-tokens 20 "$@"; }
+for t in 0 0.9; do
+    check gen --temperature $t --batch-size 1 --samples 2 >"$dir/a" 
+    check gen --temperature $t --batch-size 5 --samples 2 >"$dir/b"
+    check gen --temperature $t --batch-size 16 --samples 2 --threads 1 >"$dir/c"
+    check cmp "$dir/a" "$dir/b"; check cmp "$dir/a" "$dir/c"
+    check test "$(wc -l <"$dir/a")" = 14
+done
+check gen --temperature 0.9 --seed 1 >"$dir/a"
+check gen --temperature 0.9 --seed 2 >"$dir/b"
+checks=$((checks + 1)); cmp -s "$dir/a" "$dir/b" && fail "two seeds gave the same texts"
+check gen --dtype f32 --isa c >"$dir/a"
+check python3 - "$dir/a" <<'P'
+import json, sys
+lines = [json.loads(line) for line in open(sys.argv[1])]
+assert [o["id"] for o in lines] == [f"p{i}" for i in range(1, 8)]
+assert all(o["finish"] in ("limit", "eos") and len(o["ids"]) <= 20 for o in lines)
+P
+
+# forward: shapes, and resid_post[L] is resid_pre[L+1] bit for bit
+check "$PVA_MPI" forward --quiet --model "$m" --tokens 2,5,6,7,8 --out "$dir/f.h5"
+if command -v h5dump >/dev/null; then
+    h5dump -H "$dir/f.h5" >"$dir/h"
+    for d in '"logits"' '5, 300' '3, 5, 48' '"tokens"' H5T_STD_I32LE; do check grep -q -- "$d" "$dir/h"; done
+    h5dump -y -w 0 -d '/resid_post[0,0,0;1,1,1;1,5,48]' "$dir/f.h5" | sed -n '/DATA {/,/}/p' >"$dir/post"
+    h5dump -y -w 0 -d '/resid_pre[1,0,0;1,1,1;1,5,48]' "$dir/f.h5" | sed -n '/DATA {/,/}/p' >"$dir/pre"
+    check cmp "$dir/post" "$dir/pre"
+    check test -s "$dir/pre"
+else
+    echo "SKIP h5dump is not installed"
+fi
+refuses 5 'exists; --overwrite' "$PVA_MPI" forward --quiet --model "$m" --tokens 2,5 --out "$dir/f.h5"
+check "$PVA_MPI" forward --quiet --overwrite --model "$m" --tokens 2,5 --out "$dir/f.h5"
+check test ! -e "$dir/f.h5.partial"
+
+# mistakes
+refuses 2 'no command "foward"' "$PVA_MPI" foward
+refuses 2 'give --text TEXT or --tokens LIST' "$PVA_MPI" forward --model "$m" --out "$dir/x.h5"
+refuses 2 '[-]-out' "$PVA_MPI" forward --model "$m" --tokens 2
+refuses 2 '300 is outside the vocabulary of 300' "$PVA_MPI" forward --model "$m" --tokens 2,300 --out "$dir/x.h5"
+refuses 2 'no token id' "$PVA_MPI" forward --model "$m" --tokens 2,,3 --out "$dir/x.h5"
+refuses 3 'tokenizer.model' "$PVA_MPI" forward --model "$m" --text hello --out "$dir/x.h5"
+refuses 4 'cannot be created' "$PVA_MPI" forward --model "$m" --tokens 2 --out "$dir/nowhere/x.h5"
+refuses 2 'give --prompt TEXT or --prompts FILE' "$PVA_MPI" generate --model "$m"
+refuses 2 '[-]-model' "$PVA_MPI" generate --prompt x
+refuses 3 'nowhere' "$PVA_MPI" generate --model "$dir/nowhere" --prompts "$dir/prompts.jsonl"
+refuses 2 'did you mean' "$PVA_MPI" generate --modle "$m" --prompt x
+refuses 2 'bf16' "$PVA_MPI" generate --model "$m" --dtype fp16 --prompts "$dir/prompts.jsonl"
+refuses 2 'temperature' "$PVA_MPI" generate --model "$m" --temperature -1 --prompts "$dir/prompts.jsonl"
+refuses 4 'no CUDA|CUDA' "$PVA_MPI" generate --model "$m" --backend cuda --prompts "$dir/prompts.jsonl"
+echo '{"ids": [2, 3]}
+{"ids": [2, 300]}' >"$dir/bad.jsonl"
+refuses 3 'bad.jsonl:2: ids\[1\]' "$PVA_MPI" generate --model "$m" --prompts "$dir/bad.jsonl"
+echo '{"ids": [2, 3]' >"$dir/bad.jsonl"
+refuses 3 'bad.jsonl:1: ' "$PVA_MPI" generate --model "$m" --prompts "$dir/bad.jsonl"
+: >"$dir/bad.jsonl"
+refuses 3 'no prompts' "$PVA_MPI" generate --model "$m" --prompts "$dir/bad.jsonl"
+echo "{\"ids\": [2$(printf ',5%.0s' $(seq 300))]}" >"$dir/bad.jsonl"
+refuses 3 'the model takes 256' "$PVA_MPI" generate --model "$m" --prompts "$dir/bad.jsonl"
+refuses 2 'generate or prefill' "$PVA_MPI" bench --model "$m" everything
+cp -r "$m" "$dir/cut"; truncate -s -1 "$dir/cut/model.safetensors"
+refuses 3 'model.safetensors' "$PVA_MPI" generate --model "$dir/cut" --prompts "$dir/prompts.jsonl"
+check test ! -e "$dir/x.h5" -a ! -e "$dir/x.h5.partial"
+"$PVA_MPI" generate --quiet --model "$m" --prompts "$dir/prompts.jsonl" >/dev/full 2>"$dir/err"; status=$?
+check test $status = 4
+
+# doctor and bench run
+check "$PVA_MPI" doctor --model "$m" >"$dir/doctor"
+for w in host mpi hdf5 backend matmul gpu model; do check grep -qE "^(ok|-) +$w " "$dir/doctor"; done
+checks=$((checks + 1)); "$PVA_MPI" doctor --model "$dir/cut" >"$dir/doctor"; [ $? = 1 ] || fail "doctor with a damaged model must exit 1"
+check "$PVA_MPI" test-gpu >/dev/null
+check "$PVA_MPI" bench generate --model "$m" --prompt-tokens 8 --new-tokens 4 >"$dir/bench"
+check grep -q 'memory read' "$dir/bench"
+check "$PVA_MPI" bench prefill --model "$m" --prompt-tokens 32 --repeats 1 >"$dir/bench"
+check grep -q 'GFLOP/s' "$dir/bench"
+check "$PVA_MPI" generate --model "$m" --batch-size 3 --show-config >"$dir/config.yaml"
+check "$PVA_MPI" generate --config "$dir/config.yaml" --show-config >"$dir/again.yaml"
+check cmp "$dir/config.yaml" "$dir/again.yaml"
+
+echo "commands: $checks checks, $failures failed"
+exit $((failures > 0))

@@ -1,0 +1,122 @@
+# phase1 end to end on a small random model: the same bytes whatever the ranks and the batch, after signals and kills; refusals that say why.
+set -u
+source=${PVA_TEST_SOURCE:-$(dirname "$0")/..}
+mini=$source/tests/data/mini
+dir=$(mktemp -d) || exit 1
+trap 'rm -rf "$dir"; rm -f /dev/shm/vader_segment.*' EXIT
+checks=0 failures=0
+fail() { failures=$((failures + 1)); echo "failed: $*" >&2; }
+check() { checks=$((checks + 1)); "$@" || fail "$*"; }
+refuses() { # STATUS PATTERN command...
+    local status=$1 pattern=$2; shift 2
+    checks=$((checks + 1))
+    "$@" >"$dir/out" 2>"$dir/err" </dev/null; local got=$?
+    [ $got = "$status" ] || fail "exit $got, expected $status: $*: $(cat "$dir/err")"
+    [ "$(grep -c ^pva-mpi: "$dir/err")" = 1 ] || fail "not one line on stderr: $*: $(cat "$dir/err")"
+    grep -qE -- "$pattern" "$dir/err" || fail "stderr of $*: $(cat "$dir/err"), expected $pattern"
+}
+datasets="state checksum n_prompt n_new tokens finish n_text text n_program program verdict failed_test exception prompt_sha256 resid task_id part difficulty"
+same() { # every dataset of two files, bit for bit
+    local d
+    for d in $datasets; do
+        checks=$((checks + 1))
+        h5diff "$1" "$2" "/$d" >"$dir/diff" 2>&1 || fail "$1 and $2 differ in $d: $(head -3 "$dir/diff")"
+    done
+}
+command -v h5diff >/dev/null || { echo "SKIP h5diff is not installed"; exit 77; }
+
+m=$mini/model
+p=$mini/problems.jsonl
+if [ ! -e "$m/config.json" ]; then
+    echo "SKIP the mini model is not there: random weights instead"
+    cat >"$dir/tiny.json" <<'J'
+{"architectures": ["Gemma2ForCausalLM"], "num_hidden_layers": 3, "hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 4,
+ "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 512, "sliding_window": 32, "query_pre_attn_scalar": 16, "max_position_embeddings": 512,
+ "hidden_activation": "gelu_pytorch_tanh", "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+J
+    m=$dir/model
+    "$PVA_MPI" synth --like "$dir/tiny.json" --out "$m" --tokenizer "$source/tests/data/tiny-tokenizer/tokenizer.model" --quiet || exit 1
+fi
+args="--model $m --problems $p --end 29 --max-tokens 260 --threads 1 --quiet"
+run() { # NAME RANKS extra...
+    local name=$1 ranks=$2; shift 2
+    timeout 200 mpirun -n "$ranks" "$PVA_MPI" phase1 --run "$dir/$name" $args "$@"
+}
+
+check run one 1
+for r in "two 2 --batch-size 5" "three 3 --batch-size 1" "four 3 --batch-size 16 --grade-jobs 2"; do
+    set -- $r
+    check run "$@"
+    same "$dir/one/phase1.h5" "$dir/$1/phase1.h5"
+done
+check timeout 200 "$PVA_MPI" phase1 --run "$dir/alone" $args   # without a launcher
+same "$dir/one/phase1.h5" "$dir/alone/phase1.h5"
+check test -s "$dir/one/manifest.json" -a -s "$dir/one/config-phase1.yaml" -a -s "$dir/one/logs/phase1-rank0.log"
+
+# status and export
+check "$PVA_MPI" status "$dir/one" >"$dir/status"
+check grep -q '30 of 30 problems, complete' "$dir/status"
+check "$PVA_MPI" export "$dir/one" >/dev/null
+check python3 - "$dir/one/exports" "$p" <<'P'
+import csv, json, sys
+samples = [json.loads(line) for line in open(sys.argv[1] + "/samples.jsonl")]
+results = [json.loads(line) for line in open(sys.argv[1] + "/results.jsonl")]
+rows = list(csv.DictReader(open(sys.argv[1] + "/results.csv")))
+ids = [str(json.loads(line)["task_id"]) for line in open(sys.argv[2])][:30]
+assert [r["task_id"] for r in results] == ids == [r["task_id"] for r in rows]
+assert [s["solution"] for s in samples] == [r["program"] for r in results]
+assert all(r["completion"].find(r["program"].strip()) >= 0 for r in results)
+P
+
+# running it again changes nothing and is quick
+cp "$dir/one/phase1.h5" "$dir/before.h5"
+check run one 2
+same "$dir/before.h5" "$dir/one/phase1.h5"
+
+# signals at random moments, then resumed with another number of ranks until complete
+n=0
+for signal in TERM INT USR1; do
+    rm -rf "$dir/stopped"
+    for try in 1 2 3 4 5 6; do
+        mpirun -n $((1 + try % 3)) "$PVA_MPI" phase1 --run "$dir/stopped" $args --grace 1 2>"$dir/err" &
+        job=$!
+        sleep "1.$((RANDOM % 9))"
+        # As a scheduler does it: to the processes of the job. (mpirun itself passes USR1 on; to TERM it answers by killing all.)
+        if [ $signal = USR1 ]; then kill -USR1 $job 2>/dev/null; else pkill -$signal -P $job; fi
+        wait $job; status=$?
+        checks=$((checks + 1))
+        case $status in 0) break ;; 75) n=$((n + 1)) ;; *) fail "exit $status after $signal: $(cat "$dir/err")" ;; esac
+    done
+    check run stopped 2
+    same "$dir/one/phase1.h5" "$dir/stopped/phase1.h5"
+done
+echo "stopped and resumed $n times"
+
+# kills
+rm -rf "$dir/killed"
+for try in 1 2 3 4; do
+    timeout 200 mpirun -n 3 "$PVA_MPI" phase1 --run "$dir/killed" $args >/dev/null 2>&1 &
+    job=$!
+    sleep "1.$((RANDOM % 9))"
+    pkill -KILL -f "phase1 --run $dir/killed"
+    wait $job 2>/dev/null
+done
+check run killed 3
+same "$dir/one/phase1.h5" "$dir/killed/phase1.h5"
+
+# what does not fit together is refused, by name
+refuses 5 'temperature' "$PVA_MPI" phase1 --run "$dir/one" $args --temperature 0.5
+refuses 5 'prompt_template' "$PVA_MPI" phase1 --run "$dir/one" $args --prompt-template docstring
+refuses 5 'seed' "$PVA_MPI" phase1 --run "$dir/one" $args --seed 7
+refuses 2 'problems 0 to' "$PVA_MPI" phase1 --run "$dir/x" --model "$m" --problems "$p" --end 100000
+refuses 2 'host-memory' "$PVA_MPI" phase1 --run "$dir/x" $args --host-memory 100K
+refuses 3 'nowhere' "$PVA_MPI" phase1 --run "$dir/x" --model "$m" --problems "$dir/nowhere.jsonl"
+refuses 2 'run' "$PVA_MPI" phase1 --model "$m" --problems "$p"
+refuses 3 'neither pva' "$PVA_MPI" phase1 --run "$dir/x" $args --prompt-template "$dir/none"
+check test ! -e "$dir/x/phase1.h5"
+check "$PVA_MPI" phase1 --model "$m" --problems "$p" --dry-run >"$dir/plan"
+for w in model device problems prompts batch capture sandbox 'to write'; do check grep -q "^$w" "$dir/plan"; done
+"$PVA_MPI" status "$dir/nothing" >/dev/null 2>&1; check test $? = 3
+
+echo "phase1: $checks checks, $failures failed"
+exit $((failures > 0))
