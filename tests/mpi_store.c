@@ -676,7 +676,7 @@ int main(void) {
     struct pva_error err = {0};
     if (par_open(&par, &err)) return 99;
     if (par.rank == 0) {
-        snprintf(dir, sizeof dir, "mpi_store.XXXXXX");
+        snprintf(dir, sizeof dir, "mpi_store:a b.XXXXXX"); /* as time stamps and people name directories */
         const char *made = mkdtemp(dir);
         CHECK_FATAL(made != NULL);
     }
