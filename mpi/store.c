@@ -1,5 +1,4 @@
-/* Opening, writing, committing, reading, checking. Making a file is store_create.c, comparing it with its schema store_match.c.
- */
+/* Opening, writing, committing, reading, checking. store_create.c makes a file, store_match.c compares it with its schema. */
 #include "store_private.h"
 
 #include <errno.h>
@@ -81,14 +80,17 @@ static int open_hdf5(struct store *s, const struct store_schema *schema, int64_t
     return store_states(s, s->known, err);
 }
 
-/* A damaged file is not the end when there is a snapshot: say so in the same line. */
-static void hint_snapshot(const char *path, struct pva_error *err) {
+/* A damaged file is not the end when there is a snapshot that opens: say so in the same line. */
+static void hint_snapshot(const char *path, const struct store_schema *schema, struct pva_error *err) {
     struct store_snapshot *list = NULL;
+    struct store *s = NULL;
     struct pva_error ignored = {0};
     int n = 0;
     size_t used = strlen(err->msg);
-    if (err->code == PVA_INPUT && !store_snapshots(path, &list, &n, &ignored) && n)
+    if (err->code == PVA_INPUT && !store_snapshots(path, &list, &n, &ignored) && n &&
+        !store_open_read(list[n - 1].path, schema, &s, &ignored))
         snprintf(err->msg + used, sizeof err->msg - used, "; the newest snapshot: --resume %s", list[n - 1].path);
+    store_free(&s);
     store_snapshots_free(&list, &n);
 }
 
@@ -140,7 +142,7 @@ int store_open(const struct par *par, const char *path, const struct store_schem
                          "each other's writes; use one node, or another file system",
                          path, strerror(errno));
         }
-        if (err->code) hint_snapshot(path, err);
+        if (err->code) hint_snapshot(path, schema, err);
         par_agree(par, "opening the results", err);
     }
     if (err->code) store_free(&s);

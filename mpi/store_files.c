@@ -108,10 +108,10 @@ static int copy_by_hand(int from, int to, int64_t offset, size_t n) {
     return (int)got;
 }
 
-int store_copy_bytes(int from, int to, int64_t offset, int64_t bytes, const volatile int *cancel) {
+int store_copy_bytes(int from, int to, int64_t offset, int64_t bytes, const int *cancel) {
     int in_kernel = 1;
     for (int64_t end = offset + bytes; offset < end;) {
-        if (cancel && *cancel) return errno = ECANCELED, -1;
+        if (cancel && __atomic_load_n(cancel, __ATOMIC_RELAXED)) return errno = ECANCELED, -1;
         size_t n = end - offset < 4 << 20 ? (size_t)(end - offset) : (size_t)4 << 20;
         loff_t in = offset, out = offset;
         ssize_t done = in_kernel ? copy_file_range(from, &in, to, &out, n, 0) : copy_by_hand(from, to, offset, n);

@@ -76,8 +76,8 @@ int store_reserve(int fd, const char *path, int64_t bytes, struct pva_error *err
 int store_sync_directory(const char *path, struct pva_error *err); /* of the file `path` */
 /* The complete partial file takes its final name; an existing file is kept as NAME.replaced. */
 int store_publish(const char *partial, const char *path, struct pva_error *err);
-int store_copy_bytes(int from, int to, int64_t offset, int64_t bytes, const volatile int *cancel); /* 0, or -1 and errno */
-int store_write_all(int fd, const void *data, size_t bytes, int64_t offset);                       /* 0, or -1 and errno */
+int store_copy_bytes(int from, int to, int64_t offset, int64_t bytes, const int *cancel); /* 0, or -1 and errno */
+int store_write_all(int fd, const void *data, size_t bytes, int64_t offset);              /* 0, or -1 and errno */
 /* 1: nodes cache this file by pages and see each other's writes late (NFS, SMB). */
 int store_needs_range_locks(int fd);
 int store_range_lock(int fd, int locked, int64_t offset, int64_t bytes); /* waits; 0, or -1 and errno */

@@ -11,12 +11,13 @@ work=$(mktemp -d "$PWD/campaign_store.XXXXXX") || exit 99
 shm=$(mktemp -d /dev/shm/campaign_store.XXXXXX 2> /dev/null || mktemp -d "$work/shm.XXXXXX")
 # Segments and session directories of killed jobs land in $shm and go with it.
 export TMPDIR=$shm OMPI_MCA_btl_vader_backing_directory=$shm
-trap 'rm -rf "$work" "$shm"' EXIT
+trap 'grep -v Killed "$work/noise"; rm -rf "$work" "$shm"' EXIT
+exec 2> "$work/noise" # the shell tells of every killed job
 file=$work/run/results.h5 log=$work/log/commits
 mkdir "$work/run" "$work/log"
 
 started=0 kills=0 finished=0 restored=0 unopenable=0 bad=0 different=0 refused=0 damaged=0 snapshots=0
-one=0 all=0 launcher=0 in_creation=0 ranks=
+one=0 all=0 launcher=0 in_creation=0 ranks= kind=
 sizes=(3 3 3 2 1)
 
 "$writer" write "$work/reference.h5" --slots $slots && "$writer" check "$work/reference.h5" --slots $slots > /dev/null || exit 99
@@ -31,8 +32,8 @@ inspect() {
     timeout 60 "$writer" check "$file" --slots $slots --log "$log" > "$work/checked" 2>&1
     case $? in
     0) ;;
-    1) bad=$((bad + 1)); echo "kill $kills: $(cat "$work/checked")" ;;
-    *) unopenable=$((unopenable + 1)); echo "kill $kills: $(cat "$work/checked")" ;;
+    1) bad=$((bad + 1)); echo "kill $kills ($kind): $(cat "$work/checked")" ;;
+    *) unopenable=$((unopenable + 1)); echo "kill $kills ($kind): $(cat "$work/checked")" ;;
     esac
     local path count
     while read -r path count; do
@@ -59,7 +60,7 @@ start() {
         newest=$("$writer" list "$file" | tail -1 | cut -d' ' -f1)
         [ -n "$newest" ] && from=(--from "$newest") && rm -f "$log".* && restored=$((restored + 1))
     fi
-    "$mpirun" -n "$1" "$writer" write "$file" --slots $slots --nap 6000 --checkpoint-every 20 --snapshot-every 60 --log "$log" "${from[@]}" \
+    "$mpirun" -n "$1" "$writer" write "$file" --slots $slots --nap 4000 --checkpoint-every 20 --snapshot-every 60 --log "$log" "${from[@]}" \
         > "$work/out" 2> "$work/err" &
     job=$!
     started=$((started + 1))
@@ -67,7 +68,7 @@ start() {
 
 while [ $kills -lt "$kills_wanted" ]; do
     start ${sizes[RANDOM % 5]}
-    limit=$((RANDOM % 1600)) # milliseconds; an undisturbed job takes about 1500
+    limit=$((RANDOM % 1300)) # milliseconds; an undisturbed job takes about 1200
     for ((i = 0; i < limit; i += 20)); do
         kill -0 $job 2> /dev/null || break
         sleep 0.02
@@ -83,7 +84,7 @@ while [ $kills -lt "$kills_wanted" ]; do
         kills=$((kills + 1))
         eval "$kind=\$(($kind + 1))"
     fi
-    wait $job 2> /dev/null
+    wait $job
     code=$?
     grep -q '^damaged' "$work/out" && damaged=$((damaged + 1)) && cat "$work/out"
     grep -q 'another job' "$work/err" && refused=$((refused + 1)) && cat "$work/err"

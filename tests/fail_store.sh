@@ -68,6 +68,7 @@ expect 3 "/resid_post is [40, 3, 2304], expected [40, 4, 2304]" "$writer" write 
 run write "$work/damaged.h5" --slots 24 --snapshot-every 24
 printf 'x' | dd of="$work/damaged.h5" bs=1 seek=100 conv=notrunc 2> /dev/null
 expect 3 "--resume $work/checkpoints/damaged-00024.h5" "$writer" write "$work/damaged.h5" --slots 24
+expect 3 "this program uses 4" "$writer" write "$work/damaged.h5" --slots 24 --version 4 --from "$work/checkpoints/damaged-00024.h5"
 expect 0 "" "$writer" write "$work/damaged.h5" --slots 24 --from "$work/checkpoints/damaged-00024.h5"
 expect 0 "" "$writer" check "$work/damaged.h5" --slots 24
 

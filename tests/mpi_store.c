@@ -611,11 +611,72 @@ static void flipped_metadata(const char *path) {
     free(mask), free(data);
 }
 
+/* Files made to point elsewhere: reading or writing "their" slots would touch other files, or memory that is not theirs. */
+static void hostile(const char *path) {
+    enum { SOFT, EXTERNAL, CHUNKED, OUTSIDE, GROUP, VLEN, HUGE_SHAPE, N_KINDS };
+    static const char *const expected[N_KINDS] = {"/seconds is a link",
+                                                  "/seconds is a link",
+                                                  "does not lie in one piece",
+                                                  "does not lie in one piece",
+                                                  "/seconds cannot be opened as a dataset",
+                                                  "attribute schema is not a text",
+                                                  "/seconds is"};
+    const char *bad = in_dir("hostile.h5");
+    size_t bytes;
+    char *data = load(path, &bytes);
+    for (int kind = 0; kind < N_KINDS; kind++) {
+        int fd = open(bad, O_RDWR | O_CREAT | O_TRUNC, 0600);
+        ssize_t put = write(fd, data, bytes);
+        CHECK_FATAL(put == (ssize_t)bytes);
+        close(fd);
+        hid_t f = H5Fopen(bad, H5F_ACC_RDWR, H5P_DEFAULT), plist = H5Pcreate(H5P_DATASET_CREATE), d = -1, space = -1;
+        hsize_t n = n_slots, many[2] = {n_slots, (hsize_t)1 << 40};
+        CHECK_FATAL(f >= 0);
+        if (kind != VLEN) CHECK(H5Ldelete(f, "seconds", H5P_DEFAULT) >= 0);
+        space = kind == HUGE_SHAPE ? H5Screate_simple(2, many, NULL) : H5Screate_simple(1, &n, NULL);
+        switch (kind) {
+        case SOFT: CHECK(H5Lcreate_soft("/count", f, "seconds", H5P_DEFAULT, H5P_DEFAULT) >= 0); break;
+        case EXTERNAL: CHECK(H5Lcreate_external("a.h5", "/seconds", f, "seconds", H5P_DEFAULT, H5P_DEFAULT) >= 0); break;
+        case CHUNKED: CHECK(H5Pset_chunk(plist, 1, &n) >= 0); break;
+        case OUTSIDE: CHECK(H5Pset_external(plist, "/etc/hostname", 0, n_slots * 8) >= 0); break;
+        case GROUP:
+            d = H5Gcreate2(f, "seconds", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+            H5Gclose(d);
+            break;
+        case VLEN: {
+            hid_t type = H5Tcopy(H5T_C_S1), scalar = H5Screate(H5S_SCALAR);
+            const char *value = "pva-test";
+            CHECK(H5Tset_size(type, H5T_VARIABLE) >= 0 && H5Adelete(f, "schema") >= 0);
+            hid_t a = H5Acreate2(f, "schema", type, scalar, H5P_DEFAULT, H5P_DEFAULT);
+            CHECK(a >= 0 && H5Awrite(a, type, &value) >= 0);
+            H5Aclose(a), H5Sclose(scalar), H5Tclose(type);
+            break;
+        }
+        default: CHECK(H5Pset_alloc_time(plist, H5D_ALLOC_TIME_LATE) >= 0);
+        }
+        if (kind == CHUNKED || kind == OUTSIDE || kind == HUGE_SHAPE) {
+            d = H5Dcreate2(f, "seconds", H5T_IEEE_F64LE, space, H5P_DEFAULT, plist, H5P_DEFAULT);
+            CHECK(d >= 0);
+            H5Dclose(d);
+        }
+        H5Sclose(space), H5Pclose(plist);
+        CHECK(H5Fclose(f) >= 0);
+        struct pva_error err = {0};
+        struct store *st = NULL;
+        CHECK_INT(store_open_read(bad, &schema, &st, &err), PVA_INPUT);
+        if (kind == HUGE_SHAPE)
+            CHECK(strstr(err.msg, "does not lie") || strstr(err.msg, "reaches beyond") || strstr(err.msg, expected[kind]));
+        else CHECK_HAS(err.msg, expected[kind]);
+        store_close(&st, &err);
+    }
+    free(data);
+}
+
 int main(void) {
     struct pva_error err = {0};
     if (par_open(&par, &err)) return 99;
     if (par.rank == 0) {
-        snprintf(dir, sizeof dir, "mpi_store.XXXXXX");
+        snprintf(dir, sizeof dir, "mpi_store:a b.XXXXXX"); /* as time stamps and people name directories */
         const char *made = mkdtemp(dir);
         CHECK_FATAL(made != NULL);
     }
@@ -632,7 +693,7 @@ int main(void) {
     find_damage(in_dir("b.h5"));
     one_job(in_dir("b.h5"));
     snapshots();
-    if (par.rank == 0) flipped_metadata(in_dir("a.h5"));
+    if (par.rank == 0) flipped_metadata(in_dir("a.h5")), hostile(in_dir("a.h5"));
     par_barrier(&par);
     setenv("PVA_STORE_RANGE_LOCKS", "1", 1); /* as on a network file system */
     resume(in_dir("locked.h5"));

@@ -71,7 +71,7 @@ def check(path, committed):
         assert zlib.crc32(bytes([states[i]]), crc) == f["checksum"][i], (path, i)
     for name, d in f.items():
         assert d.chunks is None and d.compression is None, name
-        if not d.is_scale:
+        if not h5py.h5ds.is_scale(d.id):
             for dim, size in zip(d.dims, d.shape):
                 assert len(dim) == 1 and dim[0].shape == (size,), (path, name)
         assert "long_name" in d.attrs and ("units" in d.attrs or d.dtype.kind == "S"), name

@@ -216,8 +216,9 @@ static int run_check(const char *path) {
     o.slots = store_n_slots(s);
     uint8_t *states = calloc((size_t)o.slots, 1);
     int *logged = calloc((size_t)o.slots, sizeof *logged);
-    if (!states || !logged || store_states(s, states, &err)) return 70;
-    read_logs(logged);
+    if (!states || !logged) return 70;
+    read_logs(logged); /* first: a job may still be committing, and it logs after it commits */
+    if (store_states(s, states, &err)) return 70;
     for (int64_t i = 0; i < o.slots; i++) {
         done += states[i] != 0;
         lost += logged[i] && !states[i];
