@@ -131,7 +131,7 @@ static void test_truncated(void) {
     const char *header =
         "{\"a\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]},\"b\":{\"dtype\":\"BF16\",\"shape\":[],"
         "\"data_offsets\":[24,26]}}";
-    size_t n;
+    size_t n = 0;
     write_file("good.safetensors", header, WHOLE, 26);
     char *bytes = scratch_read(scratch("good.safetensors"), &n);
     CHECK_FATAL(bytes && n == 8 + strlen(header) + 26);
