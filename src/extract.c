@@ -42,6 +42,8 @@ static int expression_keyword(struct expression *e, const char *word, int depth)
     if (is_in(" and or in is ", word)) return next(e, OPERATOR, operand);
     if (!strcmp(word, "not")) return next(e, operand ? NOT_IN : OPERATOR, 1);
     if (!strcmp(word, "await")) return next(e, OPERATOR, !operand);
+    if (!strcmp(word, "yield")) return next(e, STAR, e->last == OPEN); /* in a lambda; it may stand alone */
+    if (!strcmp(word, "from")) return next(e, OPERATOR, e->last == STAR);
     if (!strcmp(word, "for")) return next(e, OPERATOR, operand && depth);
     if (!strcmp(word, "async")) return operand && depth; /* its "for" comes next */
     if (!strcmp(word, "if")) return e->ifs += !depth, next(e, OPERATOR, operand);

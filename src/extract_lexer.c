@@ -67,7 +67,7 @@ static void emit(const struct py_lexer *l, struct sink *s, enum py_kind kind, co
     if (l->n_fields) return;
     struct py_token *t = &s->out[s->n++];
     *t = (struct py_token){.kind = kind, .depth = l->depth + l->overflow, .indented = l->indented, .offset = l->line_start};
-    if (text) strncpy(t->text, text, PY_TEXT - 1);
+    for (int i = 0; text && text[i] && i < PY_TEXT - 1; i++) t->text[i] = text[i];
 }
 
 static void word_add(struct py_lexer *l, unsigned char c) {
