@@ -55,8 +55,8 @@ class Candidate(Peer):
             code = compile(source, "program.py", "exec", dont_inherit=True)
         except (SyntaxError, ValueError, LookupError, UnicodeError) as e:
             return ["syntax", "%s (line %s)" % (getattr(e, "msg", None) or e, getattr(e, "lineno", None) or 0)]
-        if not set(code.co_names) - {"__doc__", "__annotations__"}:
-            return ["no-code", "the program defines nothing"]
+        if not set(code.co_names) - {"__doc__", "__annotations__"} and is_empty(source):
+            return ["no-code", "the program is only comments"]
         space = self.program.__dict__
         if preload:
             exec(PRELUDE, space)
@@ -77,6 +77,12 @@ class Candidate(Peer):
             except ImportError:
                 pass
         return []
+
+
+def is_empty(source):
+    """Nothing but comments, strings and pass."""
+    body = compile(source, "program.py", "exec", 0x400, True).body  # PyCF_ONLY_AST
+    return all(type(n).__name__ == "Pass" or type(n).__name__ == "Expr" and type(n.value).__name__ == "Constant" for n in body)
 
 
 def flush():
