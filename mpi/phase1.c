@@ -36,7 +36,7 @@ const struct pva_option pva_phase1_options[] = {
     {"autosave-keep", PVA_OPT_INT, "N", "3", "snapshots kept", NULL, 1, 1000},
     {"resume", PVA_OPT_TEXT, "HOW", "auto", "auto, never (an existing result is kept aside), or a snapshot's path", NULL, 0, 0},
     {"grace", PVA_OPT_REAL, "SECONDS", "8", "after a stop signal, time for the sequences in flight", NULL, 0, 3600},
-    {"grade-jobs", PVA_OPT_INT, "N", "1", "programs graded at once per rank", NULL, 1, 256},
+    {"grade-jobs", PVA_OPT_INT, "N", "1", "programs graded at once per rank", NULL, 1, 64},
     {"python", PVA_OPT_TEXT, "PATH", NULL, "interpreter for the graded programs", NULL, 0, 0},
     {"require-sandbox", PVA_OPT_CHOICE, "LEVEL", "basic", "refuse to run programs with less", "basic|strong", 0, 0},
     {"sandbox", PVA_OPT_CHOICE, "MODE", "auto", "none-i-understand runs hostile code without seccomp", "auto|none-i-understand", 0, 0},
