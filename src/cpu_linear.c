@@ -32,6 +32,8 @@ static void *scratch_reserve(struct cpu_scratch *scratch, size_t bytes) {
     return scratch->data;
 }
 
+static int64_t steps_of(int64_t k, int pairs) { return (k + 16 * (1 + pairs) - 1) / (16 * (1 + pairs)); }
+
 /* The sixteen lanes of one step of a row, as bits. */
 static inline void lanes_of(const struct cpu_linear_rows *x, int pairs, int64_t row, int64_t step, uint32_t lanes[16]) {
     int64_t size = cpu_linear_size(x->type), first = step * 16 * (1 + pairs), left = x->k - first;
@@ -47,22 +49,24 @@ static inline void lanes_of(const struct cpu_linear_rows *x, int pairs, int64_t 
     for (int i = 0; i < 16; i++) lanes[i] = (uint32_t)half[i] << 16;
 }
 
-void cpu_linear_pack_few(const struct cpu_linear_rows *x, int pairs, int64_t tile_rows, int64_t span, const int quarters[4], void *packed) {
-    int64_t n_steps = (x->k + 16 * (1 + pairs) - 1) / (16 * (1 + pairs));
-    uint32_t *out = packed, lanes[16];
-    for (int64_t s0 = 0; s0 < n_steps; s0 += span)
-        for (int64_t r0 = 0; r0 < x->rows; r0 += tile_rows)
-            for (int64_t s = s0; s < smaller(n_steps, s0 + span); s++)
-                for (int64_t r = r0; r < smaller(x->rows, r0 + tile_rows); r++, out += 16) {
-                    lanes_of(x, pairs, r, s, lanes);
-                    for (int q = 0; q < 4; q++) memcpy(out + 4 * q, lanes + 4 * quarters[q], 16);
-                }
+void cpu_linear_pack_across(const struct cpu_linear_rows *x, int pairs, int64_t span, const int quarters[4], void *block) {
+    int64_t n_steps = steps_of(x->k, pairs);
+    uint32_t lanes[16];
+    for (int64_t s0 = 0; s0 < n_steps; s0 += span) {
+        int64_t steps = smaller(span, n_steps - s0);
+        uint32_t *out = (uint32_t *)block + (s0 * x->n_tiles + x->tile * steps) * x->tile_rows * 16;
+        for (int64_t s = s0; s < s0 + steps; s++)
+            for (int64_t r = 0; r < x->tile_rows; r++, out += 16) {
+                if (r < x->rows) lanes_of(x, pairs, r, s, lanes);
+                else memset(lanes, 0, sizeof lanes);
+                for (int q = 0; q < 4; q++) memcpy(out + 4 * q, lanes + 4 * quarters[q], 16);
+            }
+    }
 }
 
-void cpu_linear_pack_tile(const struct cpu_linear_rows *x, int pairs, int64_t tile_rows, int64_t span, int64_t tile,
-                          int64_t n_tiles, void *block) {
-    enum { BATCH = 8, MOST_ROWS = 8 }; /* some steps at a time, so that each lane's place gets more than one line */
-    int64_t n_steps = (x->k + 16 * (1 + pairs) - 1) / (16 * (1 + pairs));
+void cpu_linear_pack_along(const struct cpu_linear_rows *x, int pairs, int64_t span, void *block) {
+    enum { BATCH = 8, MOST_ROWS = 16 }; /* some steps at a time, so that each lane's place gets more than one line */
+    int64_t n_steps = steps_of(x->k, pairs), tile_rows = x->tile_rows;
     uint32_t batch[BATCH][MOST_ROWS][16] = {0};
     PVA_ASSERT(tile_rows <= MOST_ROWS);
     for (int64_t s0 = 0; s0 < n_steps; s0 += span) {
@@ -72,11 +76,26 @@ void cpu_linear_pack_tile(const struct cpu_linear_rows *x, int pairs, int64_t ti
             for (int64_t s = 0; s < count; s++)
                 for (int64_t r = 0; r < x->rows; r++) lanes_of(x, pairs, r, s0 + b0 + s, batch[s][r]);
             for (int64_t lane = 0; lane < 16; lane++) {
-                uint32_t *out = (uint32_t *)block + ((s0 * 16 + lane * steps) * n_tiles + tile * steps + b0) * tile_rows;
+                uint32_t *out = (uint32_t *)block + ((s0 * 16 + lane * steps) * x->n_tiles + x->tile * steps + b0) * tile_rows;
                 for (int64_t s = 0; s < count; s++)
                     for (int64_t r = 0; r < tile_rows; r++) *out++ = batch[s][r][lane];
             }
         }
+    }
+}
+
+void cpu_linear_pack_down(const struct cpu_linear_rows *x, int pairs, int64_t span, void *block) {
+    int64_t n_steps = steps_of(x->k, pairs), tile_rows = x->tile_rows;
+    uint32_t lanes[16];
+    for (int64_t s0 = 0; s0 < n_steps; s0 += span) {
+        int64_t steps = smaller(span, n_steps - s0);
+        uint32_t *out = (uint32_t *)block + (s0 * x->n_tiles + x->tile * steps) * 16 * tile_rows;
+        for (int64_t s = s0; s < s0 + steps; s++, out += 16 * tile_rows)
+            for (int64_t r = 0; r < tile_rows; r++) {
+                if (r < x->rows) lanes_of(x, pairs, r, s, lanes);
+                else memset(lanes, 0, sizeof lanes);
+                for (int64_t lane = 0; lane < 16; lane++) out[lane * tile_rows + r] = lanes[lane];
+            }
     }
 }
 
@@ -116,8 +135,8 @@ void cpu_linear_with(const struct cpu_linear_args *a, const struct cpu_linear_ke
 
     /* A chunk of rows is packed, then each block of rows in it meets each piece of w. */
     int few = a->n <= kernel->few;
-    int64_t tile_rows = few ? a->n : kernel->tile_rows, chunk = smaller(a->n, CHUNK_BLOCKS * kernel->block_rows);
-    int64_t block_tiles = few ? 1 : kernel->block_rows / tile_rows;
+    int64_t tile_rows = kernel->tile_rows(a->n), chunk = smaller(a->n, CHUNK_BLOCKS * kernel->block_rows);
+    int64_t block_tiles = (kernel->block_rows + tile_rows - 1) / tile_rows; /* few rows are one block, however they are cut */
     size_t tile_bytes = aligned(kernel->tile_bytes(tile_rows, a->k)), thread_bytes = aligned(kernel->thread_bytes);
     size_t x_bytes = product_of(tile_bytes, (size_t)((chunk + tile_rows - 1) / tile_rows));
     char *packed = scratch_reserve(a->scratch, x_bytes + product_of(thread_bytes, (size_t)a->n_threads));
@@ -141,14 +160,18 @@ void cpu_linear_with(const struct cpu_linear_args *a, const struct cpu_linear_ke
                     .w_type = a->w_type,
                     .rows = smaller(tile_rows, rows - t * tile_rows),
                     .k = a->k,
+                    .tile_rows = tile_rows,
+                    .tile = t - first,
+                    .n_tiles = smaller(block_tiles, n_tiles - first),
                 };
-                kernel->pack(&x, few, t - first, smaller(block_tiles, n_tiles - first), packed + (size_t)first * tile_bytes);
+                kernel->pack(&x, few, packed + (size_t)first * tile_bytes);
             }
 #pragma omp for schedule(dynamic, claim)
             for (int64_t p = 0; p < n_blocks * n_pieces; p++) {
                 int64_t first = p / n_pieces * kernel->block_rows, m0 = p % n_pieces * piece;
                 struct cpu_linear_block b = {
                     .x = packed + (size_t)(first / tile_rows) * tile_bytes,
+                    .tile_rows = tile_rows,
                     .few = few,
                     .w = a->w,
                     .w_type = a->w_type,

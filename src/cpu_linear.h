@@ -6,8 +6,8 @@
  * Row invariance. y[i] depends on x[i] and w alone, bit for bit: not on n, on i, on the other rows, on n_threads. Every kernel
  * therefore has one order of summation, whatever the shape:
  *
- *   c, avx2, avx512 (float32 and bfloat16 operands; bfloat16 is widened, which is exact). Sixteen float32 lanes start at 0. Lane j
- *     takes k = j, j+16, j+32, ... ascending, one fused multiply-add each; the last step is filled up with zeros. Then lanes j and
+ *   c, avx2, avx512 (float32 and bfloat16 operands; bfloat16 is widened, which is exact). Sixteen float32 lanes start at 0. Lane
+ * j takes k = j, j+16, j+32, ... ascending, one fused multiply-add each; the last step is filled up with zeros. Then lanes j and
  *     j+8 are added, of these eight j and j+4, of these four j and j+2, at last the two. The three sets give the same bits (a NaN
  *     is a NaN in all; its payload is not promised).
  *   avx512bf16 (both operands bfloat16). Sixteen lanes; lane j takes the pairs (2j, 2j+1) of each 32 values of k ascending, as
@@ -35,9 +35,9 @@ struct cpu_scratch {
 void cpu_scratch_free(struct cpu_scratch *scratch); /* and leaves it zero-initialised */
 
 struct cpu_linear_args {
-    const void *x; /* [n, k] */
-    const void *w; /* [m, k]; neither needs alignment */
-    float *y;      /* [n, m] */
+    const void *x;                 /* [n, k] */
+    const void *w;                 /* [m, k]; neither needs alignment */
+    float *y;                      /* [n, m] */
     enum pva_dtype x_type, w_type; /* PVA_F32 or PVA_BF16; a BF16 x with an F32 w is refused */
     int64_t n, m, k;               /* any may be 0; k = 0 gives zeros */
     enum cpu_isa isa;              /* must be available */
@@ -55,31 +55,34 @@ static inline int64_t cpu_linear_size(enum pva_dtype type) { return type == PVA_
 
 enum { CPU_LINEAR_GROUP = 16 }; /* work is cut along m in multiples of this */
 
-/* Rows of x to be packed. */
+/* Rows of x to be packed as one tile of a block. */
 struct cpu_linear_rows {
     const void *x; /* [rows, k] */
     enum pva_dtype type, w_type;
     int64_t rows, k;
+    int64_t tile_rows;     /* at least rows; what is missing is 0 */
+    int64_t tile, n_tiles; /* which of the block */
 };
 
 /* Some rows of x against some of w. The rows are packed in tiles, and the tiles of a block together. */
 struct cpu_linear_block {
-    const void *x; /* as the kernel's pack left it, 64-byte aligned */
-    int few;       /* packed for the kernel's way with few rows: one tile of exactly n rows */
-    const void *w; /* [m, k] */
+    const void *x;     /* as the kernel's pack left it, 64-byte aligned */
+    int64_t tile_rows; /* rows of a tile; the last tile may have fewer */
+    int few;           /* n_rows of the whole product is at most the kernel's few */
+    const void *w;     /* [m, k] */
     enum pva_dtype w_type;
     float *y; /* [n, m] */
     int64_t n, m, k;
 };
 
 struct cpu_linear_kernel {
-    int64_t few;        /* up to so many rows of x are one tile, with few = 1 */
-    int64_t tile_rows;  /* else tiles have so many; the last may be filled up with zeros */
-    int64_t block_rows; /* rows of x a thread works on at a time; a multiple of tile_rows */
-    int64_t m_rows;     /* rows of w a thread takes at a time when there are plenty; a multiple of CPU_LINEAR_GROUP */
+    int64_t few;                     /* up to so many rows of x go another way, and are one block */
+    int64_t (*tile_rows)(int64_t n); /* at most 16 */
+    int64_t block_rows;              /* rows of x a thread works on at a time; beyond few a multiple of tile_rows(n) */
+    int64_t m_rows; /* rows of w a thread takes at a time when there are plenty; a multiple of CPU_LINEAR_GROUP */
     size_t (*tile_bytes)(int64_t tile_rows, int64_t k);
-    void (*pack)(const struct cpu_linear_rows *x, int few, int64_t tile, int64_t n_tiles, void *block); /* one tile of a block */
-    size_t thread_bytes;                                                                                /* scratch of a thread */
+    void (*pack)(const struct cpu_linear_rows *x, int few, void *block);                      /* one tile */
+    size_t thread_bytes;                                                                      /* scratch of a thread */
     void (*product)(const struct cpu_linear_block *b, int64_t m0, int64_t m1, void *scratch); /* y[:, m0 .. m1) */
     void (*enter)(void); /* what each thread does before and after its products; NULL: nothing */
     void (*leave)(void);
@@ -87,14 +90,14 @@ struct cpu_linear_kernel {
 
 void cpu_linear_with(const struct cpu_linear_args *a, const struct cpu_linear_kernel *kernel);
 
-/* Sixteen 32-bit lanes make a step: 16 values as float32, or 32 bfloat16 in pairs. Missing values are 0.
- *   few:  out[span of `span` steps][tile of `tile_rows` rows][step][row][16]; the lanes stand in the order of the quarters: 0123 or 0213
- *   tile: block[span of `span` steps][lane][tile][step][tile_rows]
- * The last span is as short as it may be, and so is the last tile of few. */
-void cpu_linear_pack_few(const struct cpu_linear_rows *x, int pairs, int64_t tile_rows, int64_t span, const int quarters[4],
-                         void *out);
-void cpu_linear_pack_tile(const struct cpu_linear_rows *x, int pairs, int64_t tile_rows, int64_t span, int64_t tile,
-                          int64_t n_tiles, void *block);
+/* Sixteen 32-bit lanes make a step: 16 values as float32, or 32 bfloat16 in pairs. Missing values are 0, and the last span is as
+ * short as it may be.
+ *   across: block[span of `span` steps][tile][step][tile_rows][16 lanes], the lanes in the order of these quarters
+ *   along:  block[span of `span` steps][16 lanes][tile][step][tile_rows]
+ *   down:   block[span of `span` steps][tile][step][16 lanes][tile_rows] */
+void cpu_linear_pack_across(const struct cpu_linear_rows *x, int pairs, int64_t span, const int quarters[4], void *block);
+void cpu_linear_pack_along(const struct cpu_linear_rows *x, int pairs, int64_t span, void *block);
+void cpu_linear_pack_down(const struct cpu_linear_rows *x, int pairs, int64_t span, void *block);
 
 extern const struct cpu_linear_kernel cpu_linear_c;
 #if defined(__x86_64__)

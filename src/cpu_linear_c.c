@@ -28,10 +28,13 @@ static float dot(const float *x, const char *w, enum pva_dtype type, int64_t k) 
     return lanes[0];
 }
 
-static size_t tile_bytes(int64_t tile_rows, int64_t k) { return (size_t)((k + LANES - 1) / LANES * LANES * tile_rows) * sizeof(float); }
+static int64_t tile_rows(int64_t n) { return 1; }
 
-static void pack(const struct cpu_linear_rows *x, int few, int64_t tile, int64_t n_tiles, void *block) {
-    cpu_linear_pack_tile(x, 0, 1, 1, 0, 1, (char *)block + (size_t)tile * tile_bytes(1, x->k));
+static size_t tile_bytes(int64_t tile_rows, int64_t k) { return (size_t)((k + LANES - 1) / LANES * LANES) * sizeof(float); }
+
+static void pack(const struct cpu_linear_rows *x, int few, void *block) {
+    static const int in_order[4] = {0, 1, 2, 3};
+    cpu_linear_pack_across(x, 0, INT64_MAX, in_order, block);
 }
 
 static void product(const struct cpu_linear_block *b, int64_t m0, int64_t m1, void *scratch) {
@@ -42,7 +45,7 @@ static void product(const struct cpu_linear_block *b, int64_t m0, int64_t m1, vo
 }
 
 const struct cpu_linear_kernel cpu_linear_c = {
-    .tile_rows = 1,
+    .tile_rows = tile_rows,
     .block_rows = 64,
     .m_rows = 64,
     .tile_bytes = tile_bytes,

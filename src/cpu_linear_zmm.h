@@ -8,21 +8,19 @@
  *
  * Both ways through w keep the order of cpu_linear.h. With few rows of x the sixteen lanes of a register are the sixteen lanes
  * of one output, added up at the end. With many rows they are sixteen outputs: the lanes of the sum then come one after
- * the other (all steps of lane 0, all steps of lane 1, ...), each a matrix product of its own, and the sixteen partial results are
- * added in the same tree. So nothing is summed across a register, and a value of x, once broadcast, serves 48 outputs. The price
- * is a transposed copy of a panel of w, which pays from some 32 rows of x on.
+ * the other (all steps of lane 0, all steps of lane 1, ...), each a matrix product of its own, and the sixteen partial results
+ * are added in the same tree. So nothing is summed across a register, and a value of x, once broadcast, serves 48 outputs. The
+ * price is a transposed copy of a panel of w, which pays from some 32 rows of x on.
  */
 #ifndef CPU_LINEAR_ZMM_H
 #define CPU_LINEAR_ZMM_H
 
-#include <string.h>
-
 #define INLINE TARGET static inline __attribute__((always_inline))
+#include "cpu_linear_transpose.h"
 
 enum {
-    LANES = 16,
     LINE = 64,   /* bytes of a register and of a cache line */
-    FEW = 32,     /* rows of x up to which w goes straight into the registers */
+    FEW = 32,    /* rows of x up to which w goes straight into the registers */
     TILE = 8,    /* rows of x in a register tile */
     VECTORS = 3, /* registers of 16 rows of w in it: 24 sums, 3 + 1 operands of the 32 registers */
     PIECE = VECTORS * LANES,
@@ -42,7 +40,8 @@ static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t steps_of(int64_t k) { return (k + STEP_VALUES - 1) / STEP_VALUES; }
 
 /* Few rows are cut into equal tiles. */
-static int64_t few_tile(int64_t n) {
+static int64_t tile_rows(int64_t n) {
+    if (n > FEW) return TILE;
     int64_t tiles = (n + TILE - 1) / TILE;
     return (n + tiles - 1) / tiles;
 }
@@ -65,25 +64,26 @@ INLINE __m512 load_bytes(const char *p, int64_t bytes) {
 /* Sixteen bfloat16 as float32, by one shuffle of a doubled load. Lanes come as 0-3, 8-11, 4-7, 12-15, x is packed alike. */
 INLINE __m512 widen(const char *p, int64_t bytes) {
     const __m512i high_halves =
-        _mm512_set_epi32(0x0f0e8080, 0x0d0c8080, 0x0b0a8080, 0x09088080, 0x0f0e8080, 0x0d0c8080, 0x0b0a8080, 0x09088080, 0x07068080,
-                         0x05048080, 0x03028080, 0x01008080, 0x07068080, 0x05048080, 0x03028080, 0x01008080);
-    __m256i v = bytes >= LINE / 2 ? _mm256_loadu_si256((const __m256i *)p)
-                                  : _mm256_maskz_loadu_epi8(((uint32_t)1 << bytes) - 1, p);
+        _mm512_set_epi32(0x0f0e8080, 0x0d0c8080, 0x0b0a8080, 0x09088080, 0x0f0e8080, 0x0d0c8080, 0x0b0a8080, 0x09088080,
+                         0x07068080, 0x05048080, 0x03028080, 0x01008080, 0x07068080, 0x05048080, 0x03028080, 0x01008080);
+    __m256i v =
+        bytes >= LINE / 2 ? _mm256_loadu_si256((const __m256i *)p) : _mm256_maskz_loadu_epi8(((uint32_t)1 << bytes) - 1, p);
     return _mm512_castsi512_ps(_mm512_shuffle_epi8(_mm512_broadcast_i64x4(v), high_halves));
 }
 #endif
 
 /* s[rows][n] += the next `bytes` (at most 64) of each row of w times x. */
-INLINE void stream_line(const float *x, const char *w, int64_t stride, int64_t bytes, int wide, __m512 s[4][TILE],
+INLINE void stream_line(const float *x, int64_t x_step, const char *w, int64_t stride, int64_t bytes, int wide, __m512 s[4][TILE],
                         const int rows, const int n) {
     const int step_bytes = wide ? LINE / 2 : LINE;
 #pragma GCC unroll 2
-    for (int at = 0; at < bytes; at += step_bytes, x += n * LANES) {
+    for (int at = 0; at < bytes; at += step_bytes, x += x_step) {
         __m512 v[4];
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             const char *p = w + r * stride + at;
-            if (at == 0) _mm_prefetch(p + 2 * rows * stride, _MM_HINT_T0); /* the same place two groups on: memory is read in order */
+            if (at == 0)
+                _mm_prefetch(p + 2 * rows * stride, _MM_HINT_T0); /* the same place two groups on: memory is read in order */
 #if !PAIRS
             if (wide) v[r] = widen(p, bytes - at);
             else
@@ -101,28 +101,29 @@ INLINE void stream_line(const float *x, const char *w, int64_t stride, int64_t b
 }
 
 /* sums[n][PIECE][16] += `bytes` bytes of `rows` rows of w times n rows of x. */
-INLINE void stream_rows(const float *x, const char *w, int64_t stride, int64_t bytes, int wide, float *sums,
+INLINE void stream_rows(const float *x, int64_t x_step, const char *w, int64_t stride, int64_t bytes, int wide, float *sums,
                         int first, const int rows, const int n) {
     __m512 s[4][TILE];
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
         for (int c = 0; c < n; c++) s[r][c] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + (c * PIECE + r) * LANES);
-    for (; bytes >= LINE; bytes -= LINE, w += LINE, x += (1 + wide) * n * LANES)
-        stream_line(x, w, stride, LINE, wide, s, rows, n);
-    if (bytes) stream_line(x, w, stride, bytes, wide, s, rows, n);
+    for (; bytes >= LINE; bytes -= LINE, w += LINE, x += (1 + wide) * x_step)
+        stream_line(x, x_step, w, stride, LINE, wide, s, rows, n);
+    if (bytes) stream_line(x, x_step, w, stride, bytes, wide, s, rows, n);
 #pragma GCC unroll 8
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 8
         for (int c = 0; c < n; c++) _mm512_storeu_ps(sums + (c * PIECE + r) * LANES, s[r][c]);
 }
 
-INLINE void stream_tile(const float *x, const char *w, int64_t stride, int64_t rows, int64_t bytes, int wide, float *sums,
-                        int first, const int n) {
+INLINE void stream_tile(const float *x, int64_t x_step, const char *w, int64_t stride, int64_t rows, int64_t bytes, int wide,
+                        float *sums, int first, const int n) {
     const int group = n <= 6 ? 4 : 3;
     int64_t r = 0;
-    for (; r + group <= rows; r += group) stream_rows(x, w + r * stride, stride, bytes, wide, sums + r * LANES, first, group, n);
-    for (; r < rows; r++) stream_rows(x, w + r * stride, stride, bytes, wide, sums + r * LANES, first, 1, n);
+    for (; r + group <= rows; r += group)
+        stream_rows(x, x_step, w + r * stride, stride, bytes, wide, sums + r * LANES, first, group, n);
+    for (; r < rows; r++) stream_rows(x, x_step, w + r * stride, stride, bytes, wide, sums + r * LANES, first, 1, n);
 }
 
 /* Sixteen outputs, each spread over sixteen lanes, to a register of outputs: the tree of cpu_linear.h. */
@@ -147,11 +148,9 @@ INLINE __m512 fold_lanes(const float *lanes, int wide) {
     return _mm512_add_ps(_mm512_shuffle_ps(r, s, 0x88), _mm512_shuffle_ps(r, s, 0xdd));
 }
 
-static __mmask16 first_lanes(int64_t n) { return (__mmask16)(n < LANES ? (1u << n) - 1 : 0xffffu); }
-
 TARGET static void stream(const struct cpu_linear_block *b, int64_t m0, int64_t rows, float *sums) {
     int wide = !PAIRS && b->w_type == PVA_BF16;
-    int64_t size = cpu_linear_size(b->w_type), stride = b->k * size, tile = few_tile(b->n);
+    int64_t size = cpu_linear_size(b->w_type), stride = b->k * size, tile = b->tile_rows;
     int64_t span = span_of(b->k, FEW_SPAN / tile) * STEP_VALUES;
     const char *w = (const char *)b->w + m0 * stride;
     const float *x = b->x;
@@ -163,51 +162,24 @@ TARGET static void stream(const struct cpu_linear_block *b, int64_t m0, int64_t 
             switch (n) {
 #define CASE(n) \
     case n: \
-        if (wide) stream_tile(x, w + k0 * size, stride, rows, bytes, 1, s, k0 == 0, n); \
-        else stream_tile(x, w + k0 * size, stride, rows, bytes, 0, s, k0 == 0, n); \
+        if (wide) stream_tile(x, tile *LANES, w + k0 * size, stride, rows, bytes, 1, s, k0 == 0, n); \
+        else stream_tile(x, tile *LANES, w + k0 * size, stride, rows, bytes, 0, s, k0 == 0, n); \
         break;
                 CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6) CASE(7) CASE(8)
 #undef CASE
             }
-            x += n * steps_of(k) * LANES;
+            x += tile * steps_of(k) * LANES;
         }
     }
     for (int64_t c = 0; c < b->n; c++)
         for (int64_t r = 0; r < rows; r += LANES) {
             const float *lanes = sums + (c * PIECE + r) * LANES;
-            _mm512_mask_storeu_ps(b->y + c * b->m + m0 + r, first_lanes(rows - r), wide ? fold_lanes(lanes, 1) : fold_lanes(lanes, 0));
+            _mm512_mask_storeu_ps(b->y + c * b->m + m0 + r, first_lanes(rows - r),
+                                  wide ? fold_lanes(lanes, 1) : fold_lanes(lanes, 0));
         }
 }
 
 /* ---- many rows of x */
-
-/* out[i] = lane i of the sixteen inputs. */
-INLINE void transpose(__m512 r[LANES]) {
-    __m512 t[LANES];
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i += 2) {
-        t[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i += 4) { /* r[i + q]: lane 4l + q of rows i .. i+3, for each quarter l */
-        r[i] = _mm512_shuffle_ps(t[i], t[i + 2], 0x44);
-        r[i + 1] = _mm512_shuffle_ps(t[i], t[i + 2], 0xee);
-        r[i + 2] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-        r[i + 3] = _mm512_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-    }
-#pragma GCC unroll 16
-    for (int q = 0; q < 4; q++) {
-        __m512 even_low = _mm512_shuffle_f32x4(r[q], r[4 + q], 0x88), odd_low = _mm512_shuffle_f32x4(r[q], r[4 + q], 0xdd);
-        __m512 even_high = _mm512_shuffle_f32x4(r[8 + q], r[12 + q], 0x88), odd_high = _mm512_shuffle_f32x4(r[8 + q], r[12 + q], 0xdd);
-        t[q] = _mm512_shuffle_f32x4(even_low, even_high, 0x88);
-        t[8 + q] = _mm512_shuffle_f32x4(even_low, even_high, 0xdd);
-        t[4 + q] = _mm512_shuffle_f32x4(odd_low, odd_high, 0x88);
-        t[12 + q] = _mm512_shuffle_f32x4(odd_low, odd_high, 0xdd);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < LANES; i++) r[i] = t[i];
-}
 
 /* 64 bytes (or fewer, then zeros) of sixteen rows of w (or fewer) to one vector of one or two steps of the panel. */
 INLINE void pack_square(const char *w, int64_t stride, int wide, int64_t rows, int64_t bytes, int vectors, float *out) {
@@ -290,11 +262,12 @@ INLINE void multiply_tile(const float *x, const float *panel, int64_t steps, flo
         default: multiply_tile(x, panel, steps, sums, first, ahead, ahead_step, vectors, 8); \
         } \
     }
-TILES(1) TILES(2) TILES(3)
+TILES(1)
+TILES(2) TILES(3)
 #undef TILES
 
-/* The sixteen partial results of each output, added in the tree of cpu_linear.h, to y. */
-TARGET static void fold_partials(const float *sums, int64_t n, int64_t rows, int vectors, float *y, int64_t y_stride) {
+    /* The sixteen partial results of each output, added in the tree of cpu_linear.h, to y. */
+    TARGET static void fold_partials(const float *sums, int64_t n, int64_t rows, int vectors, float *y, int64_t y_stride) {
     int64_t lane_stride = (n + TILE - 1) / TILE * vectors * TILE * LANES;
     for (int64_t c = 0; c < n; c++)
         for (int v = 0; v < vectors; v++) {
@@ -344,22 +317,19 @@ TARGET static void product(const struct cpu_linear_block *b, int64_t m0, int64_t
     else blocked(b, m0, m1 - m0, t);
 }
 
-static size_t tile_bytes(int64_t tile_rows, int64_t k) {
-    return (size_t)(steps_of(k) * LANES * tile_rows) * sizeof(float);
-}
+static size_t tile_bytes(int64_t tile_rows, int64_t k) { return (size_t)(steps_of(k) * LANES * tile_rows) * sizeof(float); }
 
-static void pack(const struct cpu_linear_rows *x, int few, int64_t tile, int64_t n_tiles, void *block) {
+static void pack(const struct cpu_linear_rows *x, int few, void *block) {
     static const int in_order[4] = {0, 1, 2, 3}, widened[4] = {0, 2, 1, 3};
-    int64_t few_rows = few_tile(x->rows);
     if (few)
-        cpu_linear_pack_few(x, PAIRS, few_rows, span_of(x->k, FEW_SPAN / few_rows),
-                            !PAIRS && x->w_type == PVA_BF16 ? widened : in_order, block);
-    else cpu_linear_pack_tile(x, PAIRS, TILE, span_of(x->k, SPAN), tile, n_tiles, block);
+        cpu_linear_pack_across(x, PAIRS, span_of(x->k, FEW_SPAN / x->tile_rows),
+                               !PAIRS && x->w_type == PVA_BF16 ? widened : in_order, block);
+    else cpu_linear_pack_along(x, PAIRS, span_of(x->k, SPAN), block);
 }
 
 #define CPU_LINEAR_KERNEL \
     { \
-        .few = FEW, .tile_rows = TILE, .block_rows = BLOCK, .m_rows = PIECE, .tile_bytes = tile_bytes, .pack = pack, \
+        .few = FEW, .tile_rows = tile_rows, .block_rows = BLOCK, .m_rows = PIECE, .tile_bytes = tile_bytes, .pack = pack, \
         .thread_bytes = sizeof(struct piece), .product = product, \
     }
 

@@ -2,11 +2,10 @@
  *
  *     bench_linear [--rounds N] [--isa NAME] [--threads N]
  *
- * The shape is the largest matrix of Gemma 2 2B, [9216, 2304]. "cold" walks over 12 copies of it, so that weights come from memory;
- * "hot" uses one. All kernels of a line are timed in turn in every round and a ratio is taken within its round, so that the
- * machine's other work hits both sides; what is printed is the median over the rounds.
- *   bound: the time of the arithmetic at the measured fused-multiply-add rate or that of reading the weights at the measured read
- *   bandwidth, whichever is longer.
+ * The shape is the largest matrix of Gemma 2 2B, [9216, 2304]. "cold" walks over 12 copies of it, so that weights come from
+ * memory; "hot" uses one. All kernels of a line are timed in turn in every round and a ratio is taken within its round, so that
+ * the machine's other work hits both sides; what is printed is the median over the rounds. bound: the time of the arithmetic at
+ * the measured fused-multiply-add rate or that of reading the weights at the measured read bandwidth, whichever is longer.
  */
 #include "cpu_linear.h"
 
@@ -247,8 +246,8 @@ static void line(struct bench *b, int64_t n, int threads, int cold, int rounds) 
     for (int side = OURS; side < N_SIDES; side++) {
         if (!b->use[side] || (side == OURS + CPU_C && n > 16)) continue;
         double gflops = median(got[side], rounds) / 1e9;
-        printf("| %s | %d | %d | %s | %.1f | %.1f ", cpu_isa_name((enum cpu_isa)(side - OURS)), threads, (int)n, cold ? "cold" : "hot",
-               gflops, gflops / (double)n);
+        printf("| %s | %d | %d | %s | %.1f | %.1f ", cpu_isa_name((enum cpu_isa)(side - OURS)), threads, (int)n,
+               cold ? "cold" : "hot", gflops, gflops / (double)n);
         printf("| %.1f | %.0f ", median(got[READ], rounds) / 1e9, median(got[FMA], rounds) / 1e9);
         for (int d = DNNL_BF16; d <= DNNL_F32; d++)
             if (b->use[d]) printf("| %.1f ", median(got[d], rounds) / 1e9);
@@ -287,7 +286,8 @@ int main(int argc, char **argv) {
                       .x = pages((size_t)MAX_N * K * 2),
                       .x_f32 = pages((size_t)MAX_N * K * 4),
                       .y = pages((size_t)MAX_N * M * 4)};
-    for (size_t i = 0; i < (size_t)COPIES * M * K; i++) ((uint16_t *)b.w)[i] = pva_f32_to_bf16((float)(i % 4093) / 4093.0f - 0.5f);
+    for (size_t i = 0; i < (size_t)COPIES * M * K; i++)
+        ((uint16_t *)b.w)[i] = pva_f32_to_bf16((float)(i % 4093) / 4093.0f - 0.5f);
     for (size_t i = 0; i < (size_t)MAX_N * K; i++) {
         b.x[i] = pva_f32_to_bf16((float)(i % 509) / 509.0f - 0.5f);
         b.x_f32[i] = pva_bf16_to_f32(b.x[i]);
