@@ -43,7 +43,7 @@ int cpu_isa_available(enum cpu_isa isa) {
     if (a >= 1) __get_cpuid_count(7, 1, &eax71, &b, &c, &d);
     uint64_t saved = saved_registers();
 
-    int avx2 = fma && (ebx7 >> 5 & 1) && all(saved, 0x6);                                   /* xmm, ymm */
+    int avx2 = fma && (ebx7 >> 5 & 1) && all(saved, 0x6);                                          /* xmm, ymm */
     int avx512 = avx2 && all(ebx7, 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31) && all(saved, 0xe6); /* masks, zmm */
     int avx512bf16 = avx512 && (eax71 >> 5 & 1);
     switch (isa) {
