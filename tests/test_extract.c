@@ -172,6 +172,11 @@ static const struct {
     {"x = 1; print(x)\n", ""},
     {"x = 1; y = 2;\n; z = 3\n", "x = 1; y = 2;\n"},
     {"x = 1\n\\\n" F, "x = 1\n\\\n" F},
+    /* a line joined to an empty one, which Python needs */
+    {"import math\\\n\n" F, SAME},
+    {"import math\\\n\nprint(1)\n", "import math\\\n\n"},
+    {"def f(x):\n    return x \\\n  \n\nf(1)\n", "def f(x):\n    return x \\\n\n"},
+    {F "# not joined \\\nf(1)\n", F "# not joined \\\n"},
     /* beyond ASCII */
     {"d\xc3\xa9"
      "f = 1\ndef \xe5\x87\xbd\xe6\x95\xb0(\xc3\xa9t\xc3\xa9):\n    return '\xe2\x80\x9c\xf0\x9f\x99\x82'\n\xe2\x86\x92 x",

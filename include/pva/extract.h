@@ -7,7 +7,8 @@
  * The run ends at the first top-level line that is none of these: prose, a bare expression, print, assert, if, for, while, with,
  * try, a closing code fence, an indented line that belongs to nothing. So `if __name__ == "__main__":` ends it. A block is
  * complete when its brackets and triple-quoted strings are closed and a def or class has a body; an incomplete block at the end
- * is left out. The stored program is the text of the run without trailing blanks, ended by one newline; "" when there is none.
+ * is left out. The stored program is the text of the run without trailing blanks, ended by one newline, or by two after a
+ * backslash that joins lines; "" when there is none.
  * Before the first block, blank lines are skipped, and so is one opening code fence ("```python"). A string that stands alone as
  * the first statement (a module's docstring) counts as a comment. Prose before the program is not skipped: such a completion is
  * not a program, and its verdict is no-code.
