@@ -465,7 +465,23 @@ static size_t run_end(const struct pva_extract *x) {
     return complete && !py_lexer_is_open(&lexer) ? x->n_text : b.end;
 }
 
-static int is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f); }
+/* What each rule strips: Python's blanks, as the lexer knows them; what the str.strip() of the original does, as far as ASCII
+ * goes. */
+static int is_space(enum pva_extract_rule rule, char c) {
+    if (rule == PVA_EXTRACT_PROGRAM) return c && strchr(" \t\f\r\n", c);
+    return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1c && c <= 0x1f);
+}
+
+/* Whether the text's last character is a backslash that joins its line to the next. Python wants that next line, though empty. */
+static int joins_lines(const char *text, size_t n) {
+    if (!n || text[n - 1] != '\\') return 0;
+    struct py_lexer lexer;
+    struct py_token tokens[PY_TOKENS];
+    py_lexer_start(&lexer);
+    for (size_t i = 0; i < n; i++) py_lexer_byte(&lexer, (unsigned char)text[i], i, tokens);
+    py_lexer_byte(&lexer, '\n', n, tokens);
+    return lexer.continued;
+}
 
 int pva_extract_program(const struct pva_extract *x, char **program, size_t *n_bytes, struct pva_error *err) {
     size_t start, end;
@@ -475,14 +491,17 @@ int pva_extract_program(const struct pva_extract *x, char **program, size_t *n_b
     } else {
         start = x->first.matched == 4 ? x->first.start : 0;
         end = x->first.ended ? x->first.end : x->n_text;
-        while (start < end && x->first.matched < 4 && is_space(x->text[start])) start++;
+        while (start < end && x->first.matched < 4 && is_space(x->rule, x->text[start])) start++;
     }
-    while (end > start && is_space(x->text[end - 1])) end--;
+    while (end > start && is_space(x->rule, x->text[end - 1])) end--;
     size_t n = end > start ? end - start : 0;
-    char *copy = malloc(n + 2);
+    char *copy = malloc(n + 3);
     if (!copy) return pva_fail(err, PVA_IO, "extraction: no memory for %zu bytes", n);
     if (n) memcpy(copy, x->text + start, n);
-    if (n && x->rule == PVA_EXTRACT_PROGRAM) copy[n++] = '\n';
+    if (n && x->rule == PVA_EXTRACT_PROGRAM) {
+        if (joins_lines(copy, n)) copy[n++] = '\n';
+        copy[n++] = '\n';
+    }
     copy[n] = 0;
     *program = copy;
     *n_bytes = n;

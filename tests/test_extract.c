@@ -172,6 +172,13 @@ static const struct {
     {"x = 1; print(x)\n", ""},
     {"x = 1; y = 2;\n; z = 3\n", "x = 1; y = 2;\n"},
     {"x = 1\n\\\n" F, "x = 1\n\\\n" F},
+    /* a line joined to an empty one, which Python needs */
+    {"import math\\\n\n" F, SAME},
+    {"import math\\\n\nprint(1)\n", "import math\\\n\n"},
+    {"def f(x):\n    return x \\\n  \n\nf(1)\n", "def f(x):\n    return x \\\n\n"},
+    {F "# not joined \\\nf(1)\n", F "# not joined \\\n"},
+    {"def f(x):\n  \x1d\nf(1)\n", "def f(x):\n  \x1d\n"}, /* no blank to Python: a body, though a bad one */
+    {F "\v\n", F},
     /* beyond ASCII */
     {"d\xc3\xa9"
      "f = 1\ndef \xe5\x87\xbd\xe6\x95\xb0(\xc3\xa9t\xc3\xa9):\n    return '\xe2\x80\x9c\xf0\x9f\x99\x82'\n\xe2\x86\x92 x",
@@ -184,7 +191,7 @@ static const struct {
     const char *completion, *program;
 } first_cases[] = {
     {"", ""},
-    {"  no function\n ", "no function"},
+    {" \v no function\n \x1c", "no function"},
     {"import math\n" F "\n\n" G, "def f(x):\n    return x"},
     {"@d\nasync def f(x):\n\treturn x\n\n", "def f(x):\n\treturn x"},
     {"undef def x\n  y \n \tz\n#", "def def x\n  y \n \tz"},

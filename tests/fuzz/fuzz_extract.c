@@ -43,7 +43,7 @@ static void check_rule(enum pva_extract_rule rule, const char *text, size_t size
         PVA_ASSERT(!pva_extract_feed(x, text + at, n_piece, &err));
         at += n_piece;
         PVA_ASSERT(pva_extract_is_final(x) >= final);
-        if (size < 200 || pva_extract_is_final(x) > final) {
+        if (size < 40 || at % 32 < 2 || pva_extract_is_final(x) > final) {
             char *program = program_of(x, &n);
             expect(rule, text, at, program, n);
             if (pva_extract_is_final(x) > final) {
