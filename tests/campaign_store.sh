@@ -46,6 +46,7 @@ inspect() {
 
 finish() { # a complete file against the undisturbed one
     finished=$((finished + 1))
+    ls "$work/run" "$work/run/checkpoints" 2> /dev/null | grep -E '\.partial|\.lock' && { echo "left behind by a finished job"; bad=$((bad + 1)); }
     cmp "$file" "$work/reference.h5" || different=$((different + 1))
     "$writer" check "$file" --slots $slots --log "$log" > "$work/checked" || { bad=$((bad + 1)); cat "$work/checked"; }
     rm -rf "$work/run" "$work/log"
