@@ -298,16 +298,23 @@ static int make_hdf5(struct making *m, const char *at, const struct store_schema
     return err->code;
 }
 
-/* A file of no importance, in memory if there is room for `bytes`; its name in at[]. */
-static int open_scratch(char *at, size_t size, int64_t bytes, const char *path, struct pva_error *err) {
+/* A file of no importance, in memory if there is room for `bytes`; its name in at[]. The name follows from the partial file's, so
+ * that the next attempt removes what a job left that was killed before it could. */
+static int open_scratch(char *at, size_t size, int64_t bytes, const char *partial, struct pva_error *err) {
     const char *places[] = {"/dev/shm", getenv("TMPDIR"), "/tmp"};
+    char *whole = realpath(partial, NULL);
+    uint32_t key = whole ? store_crc(0, whole, strlen(whole)) : 0;
+    free(whole);
     for (int i = 0; i < 3; i++) {
         struct statvfs fs;
         if (!places[i] || statvfs(places[i], &fs) || (double)fs.f_bavail * (double)fs.f_frsize < 2.0 * (double)bytes) continue;
-        int n = snprintf(at, size, "%s/store-XXXXXX", places[i]), fd = n > 0 && (size_t)n < size ? mkostemp(at, O_CLOEXEC) : -1;
+        int n = snprintf(at, size, "%s/pva-store-%u-%08x", places[i], (unsigned)getuid(), key);
+        if (n < 0 || (size_t)n >= size) continue;
+        unlink(at);
+        int fd = open(at, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
         if (fd >= 0) return fd;
     }
-    pva_fail(err, PVA_IO, "%s: no temporary space (%.1f MB in /dev/shm, TMPDIR or /tmp) to prepare it in", path,
+    pva_fail(err, PVA_IO, "%s: no temporary space (%.1f MB in /dev/shm, TMPDIR or /tmp) to prepare it in", partial,
              2e-6 * (double)bytes);
     return -1;
 }
@@ -337,7 +344,7 @@ static int make_partial(struct making *m, int fd, const char *partial, const str
         prepared += bytes;
     }
     if (store_reserve(fd, m->path, store_bytes(s) + prepared, err)) return err->code;
-    int scratch = open_scratch(at, sizeof at, prepared, m->path, err);
+    int scratch = open_scratch(at, sizeof at, prepared, partial, err);
     if (scratch < 0) return err->code;
     if (!make_hdf5(m, at, s, err)) {
         if (fstat(scratch, &st)) pva_fail(err, PVA_IO, "%s: %s", m->path, strerror(errno));
