@@ -1,11 +1,14 @@
 /* bench_linear.c - rates of the CPU matrix product, beside what bounds it and beside oneDNN, in one run.
  *
- *     bench_linear [--rounds N] [--isa NAME] [--threads N]
+ *     bench_linear [--rounds N] [--isa NAME] [--threads N] [--rows N]
  *
  * The shape is the largest matrix of Gemma 2 2B, [9216, 2304]. "cold" walks over 12 copies of it, so that weights come from
  * memory; "hot" uses one. All kernels of a line are timed in turn in every round and a ratio is taken within its round, so that
- * the machine's other work hits both sides; what is printed is the median over the rounds. bound: the time of the arithmetic at
- * the measured fused-multiply-add rate or that of reading the weights at the measured read bandwidth, whichever is longer.
+ * the machine's other work hits both sides; what is printed is the median over the rounds.
+ *
+ * "of bound" compares with the longer of two times: the arithmetic at the measured rate of fused multiply-adds (as wide as the
+ * kernel's), and, when cold, reading the weights at the measured bandwidth. For kernels that multiply bfloat16 in hardware only
+ * the reading counts.
  */
 #include "cpu_linear.h"
 
@@ -23,7 +26,7 @@
 #endif
 
 enum { M = 9216, K = 2304, COPIES = 12, MAX_ROUNDS = 99, MAX_N = 512 };
-enum side { READ, FMA, DNNL_BF16, DNNL_F32, OURS, N_SIDES = OURS + CPU_ISA_COUNT };
+enum side { READ, FMA_256, FMA_512, DNNL_BF16, DNNL_F32, OURS, N_SIDES = OURS + CPU_ISA_COUNT };
 
 static double now(void) {
     struct timespec t;
@@ -82,9 +85,9 @@ __attribute__((target("avx2"))) static int read_all(const char *p, size_t bytes)
 FMA_LOOP(fma_512, "avx512f", __m512, _mm512_fmadd_ps, _mm512_set1_ps, 16)
 FMA_LOOP(fma_256, "avx2,fma", __m256, _mm256_fmadd_ps, _mm256_set1_ps, 8)
 
-static double fma_rate(int threads) {
+static double fma_rate(int threads, int wide) {
+    if (!cpu_isa_available(wide ? CPU_AVX512 : CPU_AVX2)) return 0;
     double flops = 0, t = now();
-    int wide = cpu_isa_available(CPU_AVX512);
 #pragma omp parallel num_threads(threads) reduction(+ : flops)
     flops += wide ? fma_512(1500000) : fma_256(3000000);
     return flops / (now() - t);
@@ -95,7 +98,7 @@ static int read_all(const char *p, size_t bytes) {
     for (size_t i = 0; i + 8 <= bytes; i += 8) memcpy(&v, p + i, 8), s |= v;
     return (int)s;
 }
-static double fma_rate(int threads) { return 0; } /* not known: the bound is the memory's alone */
+static double fma_rate(int threads, int wide) { return 0; } /* not known: the bound is the memory's alone */
 #endif
 
 static double read_rate(const char *p, size_t bytes, int threads) {
@@ -221,45 +224,66 @@ static double rate(struct bench *b, int side, int64_t n, int threads, int cold, 
     return 2.0 * (double)n * M * K * calls / (now() - t);
 }
 
-static void line(struct bench *b, int64_t n, int threads, int cold, int rounds) {
+/* Is this kernel timed with n rows? Plain C is left out where it would take minutes. */
+static int timed(const struct bench *b, int side, int64_t n) { return b->use[side] && !(side == OURS + CPU_C && n > 16); }
+
+/* What bounds a kernel's rate in one round; 0: nothing known. */
+static double bound_of(int isa, int64_t n, int cold, double read, double fma_256, double fma_512) {
+    double flops = 2.0 * (double)n * M * K, seconds = cold ? (double)M * K * 2 / read : 0;
+    double fma = isa <= CPU_AVX2 ? fma_256 : isa == CPU_AVX512 ? fma_512 : 0;
+    if (fma > 0 && flops / fma > seconds) seconds = flops / fma;
+    return seconds > 0 ? flops / seconds : 0;
+}
+
+static void print_rate(double flops_per_second) {
+    if (flops_per_second > 0) printf("| %.1f ", flops_per_second / 1e9);
+    else printf("| - ");
+}
+
+static void print_ratio(const double *a, const double *b, int rounds) {
+    double ratio[MAX_ROUNDS];
+    for (int r = 0; r < rounds; r++) {
+        if (!(b[r] > 0)) {
+            printf("| - ");
+            return;
+        }
+        ratio[r] = a[r] / b[r];
+    }
+    printf("| %.2f ", median(ratio, rounds));
+}
+
+static void measure(struct bench *b, int64_t n, int threads, int cold, int rounds) {
     static double got[N_SIDES][MAX_ROUNDS];
-    double bound[MAX_ROUNDS], best[MAX_ROUNDS], ratio[MAX_ROUNDS];
-    double flops = 2.0 * (double)n * M * K;
+    double best[MAX_ROUNDS], bound[MAX_ROUNDS];
     int next = 0;
+    memset(got, 0, sizeof got);
     omp_set_num_threads(threads);
     for (int side = DNNL_BF16; side < N_SIDES; side++)
-        if (b->use[side]) run_once(b, side, n, threads, 0);
+        if (timed(b, side, n)) run_once(b, side, n, threads, 0);
     for (int r = 0; r < rounds; r++) {
         got[READ][r] = read_rate(b->w, (size_t)COPIES / 2 * M * K * 2, threads);
-        got[FMA][r] = fma_rate(threads);
+        got[FMA_256][r] = fma_rate(threads, 0);
+        got[FMA_512][r] = fma_rate(threads, 1);
         for (int side = DNNL_BF16; side < N_SIDES; side++) {
-            if (!b->use[side] || (side == OURS + CPU_C && n > 16)) continue;
             int calls = side == OURS + CPU_C ? 1 : n <= 16 ? COPIES : n <= 64 ? 4 : 1;
-            got[side][r] = rate(b, side, n, threads, cold, calls, &next);
+            if (timed(b, side, n)) got[side][r] = rate(b, side, n, threads, cold, calls, &next);
         }
-        double arithmetic = got[FMA][r] > 0 ? flops / got[FMA][r] : 0, memory = cold ? (double)M * K * 2 / got[READ][r] : 0;
-        bound[r] = flops / (arithmetic > memory ? arithmetic : memory);
-        best[r] = 0;
-        for (int side = DNNL_BF16; side <= DNNL_F32; side++)
-            if (b->use[side] && got[side][r] > best[r]) best[r] = got[side][r];
+        best[r] = got[DNNL_BF16][r] > got[DNNL_F32][r] ? got[DNNL_BF16][r] : got[DNNL_F32][r];
     }
-    for (int side = OURS; side < N_SIDES; side++) {
-        if (!b->use[side] || (side == OURS + CPU_C && n > 16)) continue;
-        double gflops = median(got[side], rounds) / 1e9;
-        printf("| %s | %d | %d | %s | %.1f | %.1f ", cpu_isa_name((enum cpu_isa)(side - OURS)), threads, (int)n,
-               cold ? "cold" : "hot", gflops, gflops / (double)n);
-        printf("| %.1f | %.0f ", median(got[READ], rounds) / 1e9, median(got[FMA], rounds) / 1e9);
-        for (int d = DNNL_BF16; d <= DNNL_F32; d++)
-            if (b->use[d]) printf("| %.1f ", median(got[d], rounds) / 1e9);
-            else printf("| - ");
-        for (int r = 0; r < rounds; r++) ratio[r] = got[side][r] / bound[r];
-        printf("| %.2f ", median(ratio, rounds));
-        if (b->use[DNNL_BF16] || b->use[DNNL_F32]) {
-            for (int r = 0; r < rounds; r++) ratio[r] = got[side][r] / best[r];
-            printf("| %.2f |\n", median(ratio, rounds));
-        } else {
-            printf("| - |\n");
-        }
+    for (int isa = 0; isa < CPU_ISA_COUNT; isa++) {
+        const double *ours = got[OURS + isa];
+        if (!timed(b, OURS + isa, n)) continue;
+        for (int r = 0; r < rounds; r++) bound[r] = bound_of(isa, n, cold, got[READ][r], got[FMA_256][r], got[FMA_512][r]);
+        printf("| %s | %d | %d | %s ", cpu_isa_name((enum cpu_isa)isa), threads, (int)n, cold ? "cold" : "hot");
+        print_rate(median(ours, rounds));
+        print_rate(median(ours, rounds) / (double)n); /* two operations and two bytes a weight: GFLOP/s at one row are GB/s */
+        print_rate(median(got[READ], rounds));
+        print_rate(median(got[isa <= CPU_AVX2 ? FMA_256 : FMA_512], rounds));
+        print_rate(median(got[DNNL_BF16], rounds));
+        print_rate(median(got[DNNL_F32], rounds));
+        print_ratio(ours, bound, rounds);
+        print_ratio(ours, best, rounds);
+        printf("|\n");
     }
     fflush(stdout);
 }
@@ -312,7 +336,7 @@ int main(int argc, char **argv) {
             b.use[DNNL_BF16] = dnnl_make(&b.dnnl[0], dnnl_bf16, n, b.x, b.y);
             b.use[DNNL_F32] = dnnl_make(&b.dnnl[1], dnnl_f32, n, b.x_f32, b.y);
 #endif
-            for (int cold = 1; cold >= 0; cold--) line(&b, n, threads, cold, rounds);
+            for (int cold = 1; cold >= 0; cold--) measure(&b, n, threads, cold, rounds);
 #if defined(BENCH_DNNL) && DNNL_VERSION_MAJOR == 2
             for (int d = 0; d < 2; d++)
                 if (b.use[DNNL_BF16 + d]) dnnl_drop(&b.dnnl[d]);
