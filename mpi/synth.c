@@ -2,7 +2,7 @@
 #include "pva/synth.h"
 #include "pva/log.h"
 #include "pva/options.h"
-#include "synth.h"
+#include "commands.h"
 
 #include <string.h>
 #include <time.h>

@@ -1,7 +1,7 @@
 /* pva-mpi tokenize: JSON lines of texts to token ids, or back. */
 #include "pva/options.h"
 #include "pva/tokenizer.h"
-#include "tokenize.h"
+#include "commands.h"
 
 #include <errno.h>
 #include <string.h>
