@@ -1,0 +1,69 @@
+/* sae.h - JumpReLU sparse autoencoders: GemmaScope's files, encoding, rows of the decoder.
+ *
+ *   z = x W_enc + b_enc (b_dec is not subtracted)      a = z where z > threshold (strictly), else 0      x' = a W_dec + b_dec
+ *
+ * (Rajamanoharan et al., "Jumping Ahead", 2024; GemmaScope's tutorial.) `layer_L` of a residual-stream release reads resid_post[L]. Products are float32 with
+ * float32 sums, whatever the model runs in: a latent near its threshold is decided by the last digits, so how many are near is counted.
+ */
+#ifndef PVA_SAE_H
+#define PVA_SAE_H
+
+#include "pva/backend.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One autoencoder on disk. */
+struct pva_sae_file {
+    char path[3072];
+    int layer;
+    int64_t n_latents; /* from the folder's name, width_16k -> 16384 */
+    double l0;         /* from the folder's name, average_l0_82; NaN when the file does not say */
+};
+
+/* Finds one autoencoder for each marked layer below `directory`: layer_N/width_W/average_l0_X/params.npz, or SAELens' safetensors.
+ * width: "16k", "131k" ...; NULL: the only one there is. l0: "canonical" (the release's table, else closest to 100), "smallest", "largest", or a number (the
+ * closest; ties to the smaller). layers: marks [n_layers]. out: [n_layers], entry L belongs to layer L. A marked layer without one is PVA_INPUT and names it. */
+int pva_sae_scan(const char *directory, const char *width, const char *l0, int n_layers, const unsigned char *layers, struct pva_sae_file *out,
+                 struct pva_error *err);
+
+struct pva_sae;
+
+/* Maps the file; reads thresholds and biases, nothing else. path: params.npz or a safetensors file or its folder. PVA_INPUT for a missing key, a shape or type that
+ * does not fit, a damaged file. Weights are checked for NaN when they are read. */
+int pva_sae_open(const char *path, struct pva_sae **out, struct pva_error *err);
+void pva_sae_close(struct pva_sae **sae);
+
+int64_t pva_sae_d_model(const struct pva_sae *sae);
+int64_t pva_sae_n_latents(const struct pva_sae *sae);
+size_t pva_sae_bytes(const struct pva_sae *sae); /* read by an encoding: W_enc and the vectors */
+
+/* out [d_model]: row `latent` of W_dec as it is stored (about, not exactly, of unit length). */
+int pva_sae_decoder_row(const struct pva_sae *sae, int64_t latent, float *out, struct pva_error *err);
+
+/* Active latents of n rows, compressed by row: row i holds entries indptr[i] .. indptr[i+1], latents ascending. */
+struct pva_sparse {
+    int64_t n_rows, n_latents;
+    int64_t *indptr;  /* [n_rows + 1] */
+    int32_t *indices; /* [indptr[n_rows]] */
+    float *data;      /* [indptr[n_rows]], > threshold */
+    int64_t n_near;   /* pairs with |z - threshold| < 1e-3 |threshold| */
+};
+void pva_sparse_free(struct pva_sparse *s);
+
+/* x: [n, d_model] in host memory. The dense [n, n_latents] is never written. A row's result does not depend on the other rows or the number of
+ * threads. */
+int pva_sae_encode(const struct pva_sae *sae, const struct pva_backend_ops *ops, struct pva_backend *be, const float *x, int64_t n,
+                   struct pva_sparse *out, struct pva_error *err);
+
+/* x' [n, d_model] from encoded rows. */
+int pva_sae_decode(const struct pva_sae *sae, const struct pva_sparse *a, float *out, struct pva_error *err);
+
+/* SHA-256, 64 hexadecimal digits, over shapes, thresholds and samples of the weights: tells autoencoders apart. */
+int pva_sae_fingerprint(const struct pva_sae *sae, char out[65], struct pva_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
