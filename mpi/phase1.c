@@ -27,7 +27,7 @@ const struct pva_option pva_phase1_options[] = {
     {"extraction", PVA_OPT_CHOICE, "RULE", "program", "from completion to program", "program|first-function", 0, 0},
     {"preload-imports", PVA_OPT_FLAG, NULL, "no", "the usual imports before each program", NULL, 0, 0},
     {"hook", PVA_OPT_CHOICE, "POINT", "resid_post", "what to capture", "resid_pre|resid_mid|resid_post", 0, 0},
-    {"positions", PVA_OPT_CHOICE, "P", "last", "where: the last prompt token, or the last computed one", "last|last-generated", 0, 0},
+    {"positions", PVA_OPT_CHOICE, "P", "last", "where: the last prompt token, the last computed one, every generated one, all", "last|last-generated|generated|all", 0, 0},
     {"layers", PVA_OPT_TEXT, "SET", "all", "all, 3, 0-5,8", NULL, 0, 0},
     {"resid-dtype", PVA_OPT_CHOICE, "TYPE", "f32", "how the residual stream is stored", "f32|bf16", 0, 0},
     {"host-memory", PVA_OPT_BYTES, "SIZE", NULL, "memory one rank may take besides the weights", NULL, 0, 0},
@@ -78,7 +78,7 @@ static int on_token(void *user, int64_t id, const int32_t *tokens, int64_t n) {
 static void on_capture(void *user, int64_t id, int64_t position, const float *rows) {
     struct phase1 *ph = user;
     (void)position;
-    memcpy(ph->items[id]->resid, rows, (size_t)ph->plan.resid_values * sizeof *rows);
+    if (!ph->err->code) phase1_item_capture(ph->items[id], rows, ph->plan.resid_values, ph->err);
 }
 
 static void on_done(void *user, const struct pva_completion *c) {
@@ -115,7 +115,7 @@ static int start_item(struct phase1 *ph, int64_t slot, struct pva_error *err) {
         .temperature = (float)ph->plan.temperature,
         .intervention = -1,
     };
-    if (phase1_item_create(slot, prompt, ph->plan.rule, ph->plan.resid_values, &ph->items[slot], err)) return err->code;
+    if (phase1_item_create(slot, prompt, ph->plan.rule, ph->plan.resid_values, ph->plan.max_positions > 0, &ph->items[slot], err)) return err->code;
     ph->in_flight++;
     return pva_generator_submit(ph->generator, &request, err);
 }
@@ -311,6 +311,7 @@ static int print_summary(struct phase1 *ph, struct pva_error *err) {
 static int run_phase(struct phase1 *ph, struct pva_error *err) {
     char hosts[2048];
     int outcome = DISPATCH_COMPLETE;
+    if (phase1_plan_check_disk(&ph->plan, &ph->par, ph->options, err)) return err->code;
     if (run_open(&ph->par, pva_options_text(ph->options, "run"), "phase1", &ph->run, err)) return err->code;
     run_list_hosts(&ph->par, hosts, sizeof hosts);
     if (open_stores(ph, err) || open_generator(ph, err)) return err->code;
@@ -341,7 +342,10 @@ int pva_command_phase1(const struct pva_options *o, struct pva_error *err) {
     if (!par_agree(&ph.par, "start", err) && !engine_open_shared(&ph.par, o, 1, &ph.engine, err) &&
         !phase1_plan_make(&ph.plan, &ph.par, o, &ph.engine, err)) {
         if (!pva_options_flag(o, "dry-run")) run_phase(&ph, err);
-        else if (ph.par.rank == 0) phase1_plan_print(&ph.plan, &ph.par, &ph.engine, &ph.sandbox, stdout);
+        else {
+            if (ph.par.rank == 0) phase1_plan_print(&ph.plan, &ph.par, &ph.engine, &ph.sandbox, stdout);
+            phase1_plan_check_disk(&ph.plan, &ph.par, o, err);
+        }
     }
     /* From here on each rank frees its own; a failure to flush is reported, the first one found. */
     pva_generator_close(&ph.generator);

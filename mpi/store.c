@@ -258,6 +258,16 @@ int store_write(struct store *s, int64_t slot, int field, const void *data, stru
     return PVA_OK;
 }
 
+int store_write_head(struct store *s, int64_t slot, int field, const void *data, size_t bytes, struct pva_error *err) {
+    if (check_place(s, slot, 1, field, err)) return err->code;
+    size_t all = s->fields[field].slot_bytes;
+    if (bytes > all) return pva_fail(err, PVA_BUG, "%s: %zu bytes into /%s, which has %zu", s->path, bytes, s->fields[field].name, all);
+    if (bytes == all) return store_write(s, slot, field, data, err);
+    if (bytes) memcpy(s->slot_buffer, data, bytes);
+    memset((char *)s->slot_buffer + bytes, 0, all - bytes);
+    return store_write(s, slot, field, s->slot_buffer, err);
+}
+
 int store_commit(struct store *s, int64_t slot, int state, struct pva_error *err) {
     if (check_place(s, slot, 1, 0, err) || check_open_slot(s, slot, err)) return err->code;
     if (state <= STORE_EMPTY || state > 255)

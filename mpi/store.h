@@ -131,12 +131,14 @@ int64_t store_n_slots(const struct store *store);
 int store_field_index(const struct store *store, const char *name);  /* place in the table, or -1 */
 int64_t store_dim_size(const struct store *store, const char *name); /* of any named dimension, or -1 */
 size_t store_field_bytes(const struct store *store, int field);      /* of one slot */
-int64_t store_field_text_size(const struct store *store, int field); /* STORE_BYTES: of one element */
+int64_t store_field_text_size(const struct store *store, int field); /* bytes of one element: of a text, of a number */
 
 /* ---- one slot; never collective ---------------------------------------------------------------------------------- */
 
 /* `data` [...shape] of the field's type, exactly store_field_bytes bytes. The slot must not be committed. */
 int store_write(struct store *store, int64_t slot, int field, const void *data, struct pva_error *err);
+/* The same for a field of which only the first `bytes` bytes are there; the rest becomes zero. */
+int store_write_head(struct store *store, int64_t slot, int field, const void *data, size_t bytes, struct pva_error *err);
 
 /* After the slot's fields. A field that was not written becomes zero, so that a slot's content never depends on an earlier,
  * unfinished attempt. `state` is one of the schema's, not STORE_EMPTY. */
