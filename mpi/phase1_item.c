@@ -7,13 +7,15 @@
 
 static int out_of_memory(struct pva_error *err) { return pva_fail(err, PVA_IO, "out of memory"); }
 
-int phase1_item_create(int64_t slot, const struct phase1_prompt *prompt, enum pva_extract_rule rule, int64_t resid_values, struct phase1_item **out,
-                       struct pva_error *err) {
+int phase1_item_create(int64_t slot, const struct phase1_prompt *prompt, enum pva_extract_rule rule, int64_t resid_values, int many,
+                       struct phase1_item **out, struct pva_error *err) {
     struct phase1_item *item = calloc(1, sizeof *item);
     if (!item) return out_of_memory(err);
     item->slot = slot;
     item->prompt = prompt;
-    item->resid = calloc((size_t)resid_values + 1, sizeof *item->resid);
+    item->many = many;
+    item->resid_room = many ? prompt->n + 64 : 1;
+    item->resid = calloc((size_t)(item->resid_room * resid_values) + 1, sizeof *item->resid);
     item->text_room = 1024;
     item->text = malloc(item->text_room);
     if (!item->resid || !item->text) out_of_memory(err);
@@ -36,6 +38,20 @@ void phase1_item_free(struct phase1_item **item) {
     free((*item)->tokens);
     free(*item);
     *item = NULL;
+}
+
+int phase1_item_capture(struct phase1_item *item, const float *rows, int64_t resid_values, struct pva_error *err) {
+    int64_t at = item->many ? item->n_positions : 0;
+    if (at == item->resid_room) {
+        int64_t room = 2 * item->resid_room;
+        float *more = realloc(item->resid, (size_t)(room * resid_values + 1) * sizeof *more);
+        if (!more) return out_of_memory(err);
+        item->resid = more;
+        item->resid_room = room;
+    }
+    memcpy(item->resid + at * resid_values, rows, (size_t)resid_values * sizeof *rows);
+    item->n_positions = at + 1;
+    return PVA_OK;
 }
 
 static int append_text(struct phase1_item *item, const char *text, size_t n, struct pva_error *err) {
@@ -133,13 +149,15 @@ static int write_u8(struct store *s, int64_t slot, int field, int value, struct 
     return store_write(s, slot, field, &v, err);
 }
 
-static int write_resid(struct store *s, int64_t slot, const float *resid, struct pva_error *err) {
-    size_t bytes = store_field_bytes(s, PHASE1_RESID), n = (size_t)(store_dim_size(s, "layer") * store_dim_size(s, "model"));
-    if (bytes == n * sizeof *resid) return store_write(s, slot, PHASE1_RESID, resid, err);
-    uint16_t *narrow = malloc(bytes);
+static int write_resid(const struct phase1_item *item, struct store *s, struct pva_error *err) {
+    size_t n = (size_t)((item->many ? item->n_positions : 1) * store_dim_size(s, "layer") * store_dim_size(s, "model"));
+    if (item->many && write_i32(s, item->slot, PHASE1_N_POSITIONS, item->n_positions, err)) return err->code;
+    if (store_field_text_size(s, PHASE1_RESID) == sizeof *item->resid)
+        return store_write_head(s, item->slot, PHASE1_RESID, item->resid, n * sizeof *item->resid, err);
+    uint16_t *narrow = malloc(n * sizeof *narrow + 1);
     if (!narrow) return out_of_memory(err);
-    for (size_t i = 0; i < n; i++) narrow[i] = pva_f32_to_bf16(resid[i]);
-    store_write(s, slot, PHASE1_RESID, narrow, err);
+    for (size_t i = 0; i < n; i++) narrow[i] = pva_f32_to_bf16(item->resid[i]);
+    store_write_head(s, item->slot, PHASE1_RESID, narrow, n * sizeof *narrow, err);
     free(narrow);
     return err->code;
 }
@@ -179,7 +197,7 @@ int phase1_item_store(const struct phase1_item *item, const struct pva_grade_res
         write_text(s, slot, PHASE1_PROGRAM, item->program, item->n_program, err) || write_u8(s, slot, PHASE1_VERDICT, (int)grade->verdict, err) ||
         write_i32(s, slot, PHASE1_FAILED_TEST, grade->failed_test, err) ||
         write_text(s, slot, PHASE1_EXCEPTION, grade->kind, strlen(grade->kind), err) ||
-        write_text(s, slot, PHASE1_PROMPT_SHA256, item->prompt->sha256, 64, err) || write_resid(s, slot, item->resid, err))
+        write_text(s, slot, PHASE1_PROMPT_SHA256, item->prompt->sha256, 64, err) || write_resid(item, s, err))
         return err->code;
     return store_commit(s, slot, STORE_DONE, err);
 }

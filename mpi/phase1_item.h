@@ -26,7 +26,9 @@ struct phase1_item {
     size_t n_text, text_room;
     int64_t n_fed; /* tokens whose text is in `text` */
     int looping, stopped;
-    float *resid;  /* [n_layers, d_model] */
+    float *resid;  /* [n_positions, n_layers, d_model], with room for resid_room positions */
+    int64_t n_positions, resid_room;
+    int many;      /* positions; else the latest one is kept */
     char *program; /* after completion */
     size_t n_program;
     int32_t *tokens; /* generated: [n_new] */
@@ -35,9 +37,13 @@ struct phase1_item {
     double prefill_seconds, decode_seconds;
 };
 
-int phase1_item_create(int64_t slot, const struct phase1_prompt *prompt, enum pva_extract_rule rule, int64_t resid_values, struct phase1_item **out,
-                       struct pva_error *err);
+/* resid_values: n_layers * d_model. many: every captured position is kept. */
+int phase1_item_create(int64_t slot, const struct phase1_prompt *prompt, enum pva_extract_rule rule, int64_t resid_values, int many,
+                       struct phase1_item **out, struct pva_error *err);
 void phase1_item_free(struct phase1_item **item);
+
+/* The residual stream at the next captured position: rows [resid_values]. */
+int phase1_item_capture(struct phase1_item *item, const float *rows, int64_t resid_values, struct pva_error *err);
 
 /* Takes the text of tokens[0..n). *stop: the stored program cannot change any more, a stop string came, or the text loops. stop_strings
  * ends with NULL. */

@@ -16,7 +16,7 @@ from corpus import HERE, training_documents, training_problems
 from variation import prompt
 
 EOS, BOS = 1, 2
-STEPS, BATCH, WARM_UP = 3000, 24, 100
+STEPS, BATCH, WARM_UP = 500, 24, 50
 DOCUMENT_SHARE, PROMPT_WEIGHT = 0.05, 0.1
 MATRIX_RATE, OTHER_RATE = 4e-3, 4e-3
 LONGEST = 200
