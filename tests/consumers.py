@@ -64,7 +64,28 @@ def with_csv(module):
     assert [int(row["large"]) for row in rows] == SHORT["large"]
 
 
-for name, test in (("json", with_json), ("csv", with_csv), ("pyarrow", with_pyarrow), ("duckdb", with_duckdb)):
+VECTOR = [1.5, -2.0, 0.25, 3e38, -0.0, 1e-40]
+
+
+def with_numpy(module):
+    wanted = module.array(VECTOR, dtype="<f4")
+    one, two = module.load(f"{folder}/one.npy"), module.load(f"{folder}/two.npy")
+    assert one.tobytes() == wanted.tobytes() and two.tobytes() == wanted.tobytes() and two.shape == (2, 3)
+
+
+def with_gguf(module):
+    """What llama.cpp's loader asks of a control vector."""
+    file = module.GGUFReader(f"{folder}/vector.gguf")
+    assert file.fields["general.architecture"].contents() == "controlvector"
+    assert file.fields["controlvector.model_hint"].contents() == "gemma2"
+    assert file.fields["controlvector.layer_count"].contents() == 26
+    (tensor,) = file.tensors
+    assert tensor.name == "direction.19" and list(tensor.shape) == [6] and tensor.tensor_type.name == "F32"
+    assert [float(x) for x in tensor.data] == [float(x) for x in importlib.import_module("numpy").array(VECTOR, dtype="<f4")]
+
+
+for name, test in (("json", with_json), ("csv", with_csv), ("pyarrow", with_pyarrow), ("duckdb", with_duckdb),
+                   ("numpy", with_numpy), ("gguf", with_gguf)):
     try:
         module = importlib.import_module(name)
     except ImportError:

@@ -6,4 +6,5 @@ python=${PVA_TEST_PYTHON:-python3}
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 "$PVA_TEST_BINARY/tests/test_table" "$scratch"
+"$PVA_TEST_BINARY/tests/test_vector_write" "$scratch"
 "$python" "$PVA_TEST_SOURCE/tests/consumers.py" "$scratch"
