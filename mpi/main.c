@@ -15,6 +15,8 @@ static const struct command commands[] = {
     {"status", NULL, "how far a run is", "RUN", {pva_common_options, pva_status_options, NULL}, pva_command_status},
     {"checkpoints", NULL, "list a run's snapshots", "RUN", {pva_common_options, pva_status_options, NULL}, pva_command_checkpoints},
     {"export", NULL, "a run as JSONL and CSV", "RUN [--format jsonl,csv]", {pva_common_options, pva_export_options, NULL}, pva_command_export},
+    {"pile", NULL, "how often each latent fires on general text", "--run DIR --model DIR --sae DIR --pile FILE",
+     {pva_common_options, pva_engine_options, pva_pile_options, NULL}, pva_command_pile},
     {"forward", NULL, "one forward pass: logits and residual stream to an HDF5 file", "--model DIR (--text S | --tokens LIST) --out FILE",
      {pva_common_options, pva_engine_options, pva_forward_options, NULL}, pva_command_forward},
     {"generate", NULL, "continue prompts; JSONL on stdout", "--model DIR (--prompt S | --prompts FILE)",
