@@ -17,6 +17,8 @@ static const struct command commands[] = {
     {"export", NULL, "a run as JSONL and CSV", "RUN [--format jsonl,csv]", {pva_common_options, pva_export_options, NULL}, pva_command_export},
     {"pile", NULL, "how often each latent fires on general text", "--run DIR --model DIR --sae DIR --pile FILE",
      {pva_common_options, pva_engine_options, pva_pile_options, NULL}, pva_command_pile},
+    {"encode", NULL, "activations to active latents of an autoencoder", "--sae PATH --activations FILE:/DATASET --out FILE",
+     {pva_common_options, pva_encode_options, NULL}, pva_command_encode},
     {"forward", NULL, "one forward pass: logits and residual stream to an HDF5 file", "--model DIR (--text S | --tokens LIST) --out FILE",
      {pva_common_options, pva_engine_options, pva_forward_options, NULL}, pva_command_forward},
     {"generate", NULL, "continue prompts; JSONL on stdout", "--model DIR (--prompt S | --prompts FILE)",
