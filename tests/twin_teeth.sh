@@ -21,12 +21,41 @@ norm@cuda_norm.cu@cuda_reduce.cuh@&& d % 4 == 0@
 norm@cuda_norm.cu@cuda_reduce.cuh@left > 3 ? p[3]@left >= 3 ? p[3]
 norm@cuda_norm.cu@cuda_reduce.cuh@__syncthreads(); /* before `shared` is used again */@
 norm@cuda_norm.cu@cuda_reduce.cuh@if (lane == 0) shared[warp] = v;@if (lane == 0 && warp != 2) shared[warp] = v;
+embed@cuda_embed.cu@cuda_embed.cu@id >= 0 && id < n_rows@id >= 0 && id <= n_rows
+embed@cuda_embed.cu@cuda_embed.cu@i += 4 * (int64_t)blockDim.x@i += 8 * (int64_t)blockDim.x
+embed@cuda_embed.cu@cuda_embed.cu@ROUNDING == SCALE_BF16)@ROUNDING == COPY)
+embed@cuda_embed.cu@cuda_reduce.cuh@(unsigned short)(u.y >> 16)@(unsigned short)(u.y & 0xffff)
+rope@cuda_rope.cu@cuda_rope.cu@q[i] = a * c - b * s@q[i] = a * c + b * s
+rope@cuda_rope.cu@cuda_rope.cu@a * c - b * s@fmaf(a, c, -(b * s))
+rope@cuda_rope.cu@cuda_rope.cu@position % kv.page_size@(position + 1) % kv.page_size
+rope@cuda_rope.cu@cuda_rope.cu@layer * (int64_t)kv.n_pages@0 * (int64_t)kv.n_pages
+rope@cuda_rope.cu@cuda_rope.cu@slot < kv.n_slots && @
+rope@cuda_rope.cu@cuda_rope.cu@put(values + i + half, v[i + half]);@
+geglu@cuda_geglu.cu@cuda_geglu.cu@0.044715f@0.04471f
+geglu@cuda_geglu.cu@cuda_geglu.cu@i += step@i += step + step
+geglu@cuda_geglu.cu@cuda_reduce.cuh@2.12194440e-4f@2.12194e-4f
+geglu@cuda_geglu.cu@cuda_reduce.cuh@size < 0.625f@size < 0.5f
+direction@cuda_direction.cu@cuda_direction.cu@x.y + c * u.y@fmaf(c, u.y, x.y)
+direction@cuda_direction.cu@cuda_direction.cu@fmaf(a.z, b.z, @fmaf(a.z, a.z, 
+direction@cuda_direction.cu@cuda_direction.cu@w < 0 || w >= n_directions ?@w >= n_directions ?
+direction@cuda_direction.cu@cuda_direction.cu@x.w - c * u.w@x.w - 0.999f * c * u.w
+convert@cuda_convert.cu@cuda_convert.cu@(exponent + 112)@(exponent + 111)
+convert@cuda_convert.cu@cuda_convert.cu@0x1p-24f@0x1p-25f
+convert@cuda_convert.cu@cuda_convert.cu@__float2bfloat16_rn(v)@__ushort_as_bfloat16((unsigned short)(__float_as_uint(v) >> 16))
+sample@cuda_sample.cu@cuda_sample.cu@b.id < a.id@b.id > a.id
+sample@cuda_sample.cu@cuda_sample.cu@if (a.id < 0 || b.id < 0) return {NAN, -1};@
+sample@cuda_sample.cu@cuda_sample.cu@i += LANES) sum = sum + weight[i]@i += LANES) sum = i + LANES < PIECE ? sum + weight[i] : sum
+sample@cuda_sample.cu@cuda_sample.cu@if (*below > target) return last;@if (*below >= target) return last - 1;
+sample@cuda_sample.cu@cuda_sample.cu@w.target) w.below += (double)sum[w.piece++];@w.target) w.piece++;
+sample@cuda_sample.cu@cuda_sample.cu@first + i < n_vocab ?@first + i <= n_vocab ?
+sample@cuda_sample.cu@cuda_sample.cu@cap * tanh_same(v.z / cap)@tanhf(v.z / cap) * cap
+sample@cuda_sample.cu@cuda_sample.cu@    __syncthreads();\n    if (threadIdx.x >= 32) return;@    if (threadIdx.x >= 32) return;
 END
 }
 
 # run_twin TWIN BUILD DIR: builds DIR/BUILD and runs the twin with it; the twin's exit status, its output in DIR/log. 125: does not compile.
 run_twin() {
-    "$cxx" -std=c++17 -O1 -fPIC -shared -w -ffp-contract=off -I"$source_dir/include" -I"$source_dir/tests/simt" -x c++ "$3/$2" -o "$3/broken.so" >"$3/log" 2>&1 || return 125
+    "$cxx" -std=c++17 -O0 -fPIC -shared -w -ffp-contract=off -I"$source_dir/include" -I"$source_dir/tests/simt" -x c++ "$3/$2" -o "$3/broken.so" >"$3/log" 2>&1 || return 125
     timeout 120 env LD_PRELOAD="$3/broken.so" ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 "$binary_dir/tests/twin_$1" >"$3/log" 2>&1
 }
 
@@ -41,8 +70,9 @@ check_mutation() { # twin build break old new
     if ! OLD=$4 NEW=$5 python3 -c '
 import os, sys
 text = open(sys.argv[1]).read()
-if os.environ["OLD"] not in text: sys.exit(1)
-open(sys.argv[1], "w").write(text.replace(os.environ["OLD"], os.environ["NEW"]))' "$dir/$3"; then
+old, new = (os.environ[name].replace("\\n", "\n") for name in ("OLD", "NEW"))
+if old not in text: sys.exit(1)
+open(sys.argv[1], "w").write(text.replace(old, new))' "$dir/$3"; then
         echo "$3 no longer holds: $4"
         return 1
     fi
