@@ -69,6 +69,13 @@ model_size() {
     esac
 }
 
+# How the weights are stored: looked at in this type they are mapped, not converted, which a login node would not like.
+stored_dtype() {
+    local first
+    first=$(find "$MODEL_DIR/" -maxdepth 1 -name '*.safetensors' -print 2>/dev/null | sort | head -n 1)
+    if head -c 4096 "$first" | tr -d ' ' | grep -aq '"dtype":"F32"'; then echo f32; else echo bf16; fi
+}
+
 # --- Resources ---------------------------------------------------------------------------------------------------------------------------------------
 # time_limit PHASE: on one GPU with 2 TB/s (A100) each fits with room; whatever does not is requeued and goes on.
 time_limit() {
@@ -92,7 +99,7 @@ resources() {
     options=(--job-name="pva-$phase" --open-mode=append --requeue --signal="B:USR1@$STOP_BEFORE_END" --time="${TIME_LIMIT:-$(time_limit "$phase")}")
     if [ "$phase" = report ]; then
         nodes=1 ranks=1 per_node=1 cpus=2
-        options+=(--nodes=1 --ntasks-per-node=1 --cpus-per-task=2 --mem=8G)
+        options+=(--nodes=1 --ntasks-per-node=1 --cpus-per-task=2 --mem="$MEM_REPORT")
     else
         per_node=${RANKS_PER_NODE:-$GPUS_PER_NODE}
         [ "$per_node" -gt 0 ] 2>/dev/null || per_node=1
@@ -114,9 +121,11 @@ resources() {
             [ -n "$GPU_TYPE" ] && gpu=gpu:$GPU_TYPE
             case $GPU_REQUEST in
             gres) options+=(--gres="$gpu:$((per_node < GPUS_PER_NODE ? per_node : GPUS_PER_NODE))") ;;
-            gpus-per-node) options+=(--gpus-per-node="${GPU_TYPE:+$GPU_TYPE:}$((per_node < GPUS_PER_NODE ? per_node : GPUS_PER_NODE))") ;;
-            gpus-per-task) options+=(--gpus-per-task="${GPU_TYPE:+$GPU_TYPE:}1") ;;
+            gpus-per-node) options+=(--gres=none --gpus-per-node="${GPU_TYPE:+$GPU_TYPE:}$((per_node < GPUS_PER_NODE ? per_node : GPUS_PER_NODE))") ;;
+            gpus-per-task) options+=(--gres=none --gpus-per-task="${GPU_TYPE:+$GPU_TYPE:}1") ;;
             esac
+        else
+            options+=(--gres=none) # the scripts themselves ask for one GPU
         fi
     fi
     # Written in the words of the shell, so that a site can say --comment="a b".
@@ -193,7 +202,7 @@ submit_self() { # PHASE SCRIPT arguments...
     resources "$phase"
     mkdir -p "$RUN_DIR/logs" || die 4 "$RUN_DIR/logs cannot be made"
     say "sbatch ${options[*]} $script $*"
-    PVA_SLURM=$here exec sbatch --output="$(log_pattern)" "${options[@]}" "$script" "$@"
+    JOB_SCRIPTS=$here exec sbatch --output="$(log_pattern)" "${options[@]}" "$script" "$@"
 }
 
 usage_of_phase() {
@@ -262,7 +271,9 @@ make_launcher() {
         [ $changed = 1 ] && export SLURM_NTASKS=$ranks SLURM_TASKS_PER_NODE="$per_node(x${SLURM_JOB_NUM_NODES:-1})" && unset SLURM_CPUS_PER_TASK
     else
         # Since 22.05 a step no longer inherits the CPUs of a task: they are said again.
-        launcher=(srun --mpi="$SRUN_MPI" --cpu-bind="$CPU_BIND" --kill-on-bad-exit=1 --cpus-per-task="$cpus")
+        launcher=(srun --mpi="$SRUN_MPI" --kill-on-bad-exit=1 --cpus-per-task="$cpus")
+        # Where SLURM manages no affinity it warns of every request for it.
+        scontrol show config 2>/dev/null | grep -q '^TaskPlugin *= *task/none$' || launcher+=(--cpu-bind="$CPU_BIND")
         if [ $changed = 1 ]; then
             unset SLURM_NTASKS SLURM_NPROCS SLURM_NTASKS_PER_NODE SLURM_TASKS_PER_NODE SLURM_CPUS_PER_TASK SLURM_TRES_PER_TASK SLURM_GPUS_PER_TASK
             launcher+=(--ntasks="$ranks" --ntasks-per-node="$per_node")
@@ -270,13 +281,13 @@ make_launcher() {
     fi
 }
 
-# Starts the words given and waits. A stop signal to this script is passed on as USR1, which srun and mpirun relay to every rank. Sets status,
-# stop_signal.
+# Starts the words given and waits. A stop signal to this script is passed on as USR1, which srun and mpirun relay to every rank. Sets status.
 launch_and_wait() {
-    local child woken=''
-    stop_signal=
-    trap 'stop_signal=USR1 woken=1' USR1
-    trap 'stop_signal=${stop_signal:-TERM} woken=1' TERM INT
+    local child
+    if [ -n "$stop_signal" ]; then
+        status=75
+        return
+    fi
     "$@" &
     child=$!
     while :; do
@@ -288,7 +299,6 @@ launch_and_wait() {
         say "$(date '+%F %T') job $SLURM_JOB_ID: SIG$stop_signal: telling the ranks to stop"
         kill -USR1 $child 2>/dev/null
     done
-    trap '' USR1 TERM
 }
 
 # The job has stopped before its work was done. Back into the queue, when it was the time limit or a job of higher priority that stopped it.
@@ -308,6 +318,7 @@ come_back() {
         say "$why, and this job was requeued $count times already (MOST_REQUEUES): it stays down. Submit the same again to resume"
         return
     fi
+    trap - TERM
     if scontrol requeue "$SLURM_JOB_ID"; then
         say "$why: requeued, it resumes in the same job id"
         sleep 300 & # SLURM ends this script
@@ -317,29 +328,51 @@ come_back() {
     fi
 }
 
+# The options of a phase that site.env and the job know better than the program's defaults: those the phase has and the user has not set.
+# Sets `given`.
+known_options() { # PHASE options...
+    local config key value
+    config=$("$PVA_PROGRAM" "$@" --show-config) || exit $?
+    given=()
+    while read -r key value; do
+        case $key in
+        run) given+=(--run "$RUN_DIR") ;;
+        model) given+=(--model "$MODEL_DIR") ;;
+        sae) given+=(--sae "$SAE_DIR") ;;
+        problems) given+=(--problems "$PROBLEMS") ;;
+        pile) given+=(--pile "$PILE") ;;
+        threads) [ "$value" = 0 ] && given+=(--threads "$cpus") ;;
+        grade-jobs) [ "$value" = 1 ] && [ -n "${CUDA_VISIBLE_DEVICES:-}" ] && [ "$cpus" -gt 2 ] && given+=(--grade-jobs $((cpus / 2))) ;;
+        esac
+    done < <(sed -nE 's/^# ([a-z-]+): unset$/\1/p; s/^(threads|grade-jobs): /\1 /p' <<<"$config")
+}
+
 # run_phase PHASE options...: one phase of pva-mpi on all of the job's ranks. Ends the script.
 run_phase() {
     local phase=$1
     shift
-    load_site
+    in_job
     load_modules
     find_program PVA_PROGRAM pva-mpi || die 3 "${PVA_PROGRAM:-pva-mpi} is not there or not executable on $(hostname -s): set PVA_PROGRAM in site.env"
-    # What the options are called in the environment; a phase takes those it has.
-    : "${PVA_RUN:=$RUN_DIR}" "${PVA_PROBLEMS:=$PROBLEMS}" "${PVA_PILE:=$PILE}" "${PVA_SAE:=$SAE_DIR}"
-    export PVA_RUN PVA_PROBLEMS PVA_PILE PVA_SAE
-    run_program "$PVA_PROGRAM" "$phase" "$@"
+    case $STAGE_WEIGHTS:$phase in yes:phase1 | yes:pile | yes:phase3 | yes:steer | yes:run) stage_weights ;; esac
+    known_options "$phase" "$@"
+    run_program "$PVA_PROGRAM" "$phase" "${given[@]}" "$@"
+}
+
+in_job() {
+    [ -n "${SLURM_JOB_ID:-}" ] || die 2 "this is no job: submit it with sbatch"
+    # A job submitted with --export=NONE would pass nothing on to its ranks.
+    export SLURM_EXPORT_ENV=ALL RANK_SCRATCH=$SCRATCH
+    staged='' stop_signal='' woken=''
+    trap 'stop_signal=USR1 woken=1' USR1
+    trap 'stop_signal=${stop_signal:-TERM} woken=1' TERM INT
+    count_ranks
+    export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus}
 }
 
 # run_program PROGRAM arguments...: with ranks, signals and requeueing. Ends the script with the program's status.
 run_program() {
     local command=("$@")
-    [ -n "${SLURM_JOB_ID:-}" ] || die 2 "this is no job: submit it with sbatch"
-    # A job submitted with --export=NONE would pass nothing on to its ranks.
-    export SLURM_EXPORT_ENV=ALL PVA_SCRATCH=$SCRATCH
-    count_ranks
-    staged=
-    if [ "$STAGE_WEIGHTS" = yes ] && [ "${command[1]}" != report ] && [ "${command[0]}" = "$PVA_PROGRAM" ]; then stage_weights; fi
-    export PVA_MODEL=${PVA_MODEL:-$MODEL_DIR} PVA_THREADS=${PVA_THREADS:-$cpus} OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cpus}
     make_launcher
     say "$(date '+%F %T') job $SLURM_JOB_ID${SLURM_ARRAY_TASK_ID:+ (task $SLURM_ARRAY_TASK_ID of array $SLURM_ARRAY_JOB_ID)}, start $((${SLURM_RESTART_COUNT:-0} + 1)):" \
         "$ranks ranks x $cpus CPUs on ${SLURM_JOB_NODELIST:-?}, GPUs here: ${CUDA_VISIBLE_DEVICES:-none}"

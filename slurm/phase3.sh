@@ -16,9 +16,9 @@
 
 # SLURM runs a copy of this script, so it asks where the original lies.
 here=$(dirname "$(readlink -f "$0")")
-[ -r "$here/common.sh" ] || here=${PVA_SLURM:-$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(.*\)/phase3\.sh.*|\1|p')}
+[ -r "$here/common.sh" ] || here=${JOB_SCRIPTS:-$(scontrol show job "$SLURM_JOB_ID" | sed -n 's|^ *Command=\(.*\)/phase3\.sh.*|\1|p')}
 if [ ! -r "$here/common.sh" ]; then
-    echo "phase3.sh: common.sh is not in ${here:-?}: export PVA_SLURM=/the/clone/slurm" >&2
+    echo "phase3.sh: common.sh is not in ${here:-?}: export JOB_SCRIPTS=/the/clone/slurm" >&2
     exit 3
 fi
 # shellcheck source=common.sh

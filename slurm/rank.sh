@@ -21,7 +21,7 @@ if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
 fi
 
 # The sandbox of the generated programs and converted weights want a directory on this node: a network file system would be slow and crowded.
-for place in "${PVA_SCRATCH:-}" "${SLURM_TMPDIR:-}" "${TMPDIR:-}" /tmp; do
+for place in "${RANK_SCRATCH:-}" "${SLURM_TMPDIR:-}" "${TMPDIR:-}" /tmp; do
     if [ -n "$place" ] && mkdir -p "$place" 2>/dev/null && [ -w "$place" ]; then
         export TMPDIR=$place
         break

@@ -59,8 +59,8 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# A requeued job waits until its old credential has expired.
-AuthInfo=socket=$dir/munge/socket,cred_expire=3
+# A requeued job waits until its old credential has expired; 5 s is the least.
+AuthInfo=socket=$dir/munge/socket,cred_expire=5
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 StateSaveLocation=$dir/state
 SlurmdSpoolDir=$dir/spool/%n
