@@ -73,6 +73,8 @@ SlurmdLogFile=$dir/log/slurmd.%n
 PlugStackConfig=$dir/plugstack.conf
 MailProg=/bin/true
 ProctrackType=proctrack/linuxproc
+# The nodes have as many processors as they say, whatever the machine has.
+SlurmdParameters=config_overrides
 TaskPlugin=task/none
 TaskProlog=$dir/task-prolog
 JobAcctGatherType=jobacct_gather/none

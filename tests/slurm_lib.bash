@@ -46,7 +46,7 @@ GPUS_PER_NODE=2 CPUS_PER_RANK=1 MEM_PER_NODE=400M MEM_REPORT=400M
 END
 chmod 755 "$dir/bin"/*
 chmod -R a+rX "$dir"
-started=$(bash "$source/tests/slurm_cluster.sh" start "$dir/cluster" 3 2)
+started=$(bash "$source/tests/slurm_cluster.sh" start "$dir/cluster" 3 4)
 status=$?
 [ $status = 0 ] || { echo "$started"; exit $status; }
 eval "$started"
