@@ -86,7 +86,7 @@ refuses 3 'bad.jsonl:1: ' "$PVA_MPI" generate --model "$m" --prompts "$dir/bad.j
 refuses 3 'no prompts' "$PVA_MPI" generate --model "$m" --prompts "$dir/bad.jsonl"
 echo "{\"ids\": [2$(printf ',5%.0s' $(seq 300))]}" >"$dir/bad.jsonl"
 refuses 3 'the model takes 256' "$PVA_MPI" generate --model "$m" --prompts "$dir/bad.jsonl"
-refuses 2 'generate or prefill' "$PVA_MPI" bench --model "$m" everything
+refuses 2 'say what to measure' "$PVA_MPI" bench --model "$m" everything
 cp -r "$m" "$dir/cut"; truncate -s -1 "$dir/cut/model.safetensors"
 refuses 3 'model.safetensors' "$PVA_MPI" generate --model "$dir/cut" --prompts "$dir/prompts.jsonl"
 check test ! -e "$dir/x.h5" -a ! -e "$dir/x.h5.partial"
