@@ -68,6 +68,9 @@ static int read_rates(struct work *w, struct phase2_selected *out, struct pva_er
         if (memcmp(facts.sae_sha256, l->sae_sha256[k], PHASE2_SHA256) || strcmp(facts.model_sha256, w->plan->phase1.model_sha256))
             return pva_fail(err, PVA_INPUT, "%s: layer %d was measured with another %s; run pva-mpi pile with this one, or move the file away to do without", path,
                             (int)l->layer[k], strcmp(facts.model_sha256, w->plan->phase1.model_sha256) ? "model" : "autoencoder");
+        if (strcmp(facts.point, strcmp(w->plan->alignment, "aligned") ? "resid_pre" : "resid_post"))
+            return pva_fail(err, PVA_INPUT, "%s: was measured at %s; run pva-mpi pile with --sae-alignment %s, or move the file away", path, facts.point,
+                            w->plan->alignment);
         if (pile_rates(w->plan->run, l->layer[k], w->rate + k * w->n_latents, w->n_latents, &out->n_documents, err)) return err->code;
         pva_sha256_add(&hash, w->rate + k * w->n_latents, (size_t)w->n_latents * sizeof *w->rate);
     }
