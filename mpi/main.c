@@ -12,6 +12,7 @@ static const struct command commands[] = {
     {"doctor", "test-gpu", "what this machine can do", "[--model DIR]", {pva_common_options, pva_engine_options, pva_doctor_options, NULL}, pva_command_doctor},
     {"phase1", NULL, "generate, grade, capture", "--run DIR --model DIR --problems FILE", {pva_common_options, pva_engine_options, pva_phase1_options, NULL},
      pva_command_phase1},
+    {"phase2", NULL, "encode, separation scores, ranking, family-wise p", "--run DIR --sae DIR", {pva_common_options, pva_phase2_options, NULL}, pva_command_phase2},
     {"status", NULL, "how far a run is", "RUN", {pva_common_options, pva_status_options, NULL}, pva_command_status},
     {"checkpoints", NULL, "list a run's snapshots", "RUN", {pva_common_options, pva_status_options, NULL}, pva_command_checkpoints},
     {"regrade", NULL, "extraction and tests again from a run's completions, without the model", "RUN --out DIR",
