@@ -12,6 +12,8 @@ static const struct command commands[] = {
     {"doctor", "test-gpu", "what this machine can do", "[--model DIR]", {pva_common_options, pva_engine_options, pva_doctor_options, NULL}, pva_command_doctor},
     {"phase1", NULL, "generate, grade, capture", "--run DIR --model DIR --problems FILE", {pva_common_options, pva_engine_options, pva_phase1_options, NULL},
      pva_command_phase1},
+    {"steer", NULL, "push along directions; correction, corruption, controls, significance", "--run DIR",
+     {pva_common_options, pva_engine_options, pva_followup_options, pva_steer_options, NULL}, pva_command_steer},
     {"status", NULL, "how far a run is", "RUN", {pva_common_options, pva_status_options, NULL}, pva_command_status},
     {"checkpoints", NULL, "list a run's snapshots", "RUN", {pva_common_options, pva_status_options, NULL}, pva_command_checkpoints},
     {"export", NULL, "a run as JSONL and CSV", "RUN [--format jsonl,csv]", {pva_common_options, pva_export_options, NULL}, pva_command_export},
