@@ -19,18 +19,22 @@ extern const struct pva_option pva_common_options[];
 
 extern const struct pva_option pva_engine_options[]; /* engine.h */
 extern const struct pva_option pva_bench_options[], pva_doctor_options[], pva_export_options[], pva_forward_options[], pva_generate_options[],
-    pva_followup_options[], pva_grade_options[], pva_phase1_options[], pva_status_options[], pva_steer_options[], pva_synth_options[], pva_tokenize_options[];
+    pva_encode_options[], pva_followup_options[], pva_grade_options[], pva_phase1_options[], pva_phase2_options[], pva_pile_options[],
+    pva_status_options[], pva_steer_options[], pva_synth_options[], pva_tokenize_options[];
 
 int pva_command_bench(const struct pva_options *o, struct pva_error *err);
 int pva_command_checkpoints(const struct pva_options *o, struct pva_error *err);
 int pva_command_doctor(const struct pva_options *o, struct pva_error *err);
+int pva_command_encode(const struct pva_options *o, struct pva_error *err);
 int pva_command_export(const struct pva_options *o, struct pva_error *err);
 int pva_command_forward(const struct pva_options *o, struct pva_error *err);
 int pva_command_generate(const struct pva_options *o, struct pva_error *err);
 int pva_command_grade(const struct pva_options *o, struct pva_error *err);
 int pva_command_phase1(const struct pva_options *o, struct pva_error *err);
-int pva_command_steer(const struct pva_options *o, struct pva_error *err);
+int pva_command_phase2(const struct pva_options *o, struct pva_error *err);
+int pva_command_pile(const struct pva_options *o, struct pva_error *err);
 int pva_command_status(const struct pva_options *o, struct pva_error *err);
+int pva_command_steer(const struct pva_options *o, struct pva_error *err);
 int pva_command_synth(const struct pva_options *o, struct pva_error *err);
 int pva_command_tokenize(const struct pva_options *o, struct pva_error *err);
 
