@@ -153,7 +153,7 @@ static int add_latent(struct steer_plan *plan, const struct followup *f, int sid
 }
 
 static int parse_latent(const char *option, const char *text, int *layer, int64_t *latent, struct pva_error *err) {
-    long long j;
+    long long j = 0;
     int used = 0;
     if (sscanf(text, "%d:%lld%n", layer, &j, &used) != 2 || text[used] || *layer < 0 || j < 0)
         return pva_fail(err, PVA_USAGE, "--%s %s: LAYER:LATENT is expected, such as 16:11225", option, text);
@@ -173,8 +173,8 @@ static int add_listed(struct steer_plan *plan, const struct followup *f, int sid
 static int find_candidates(struct steer_plan *plan, const struct followup *f, struct pva_error *err) {
     const struct pva_options *o = f->options;
     const char *latent = pva_options_text(o, "latent"), *vector = pva_options_text(o, "vector");
-    int layer;
-    int64_t number;
+    int layer = 0;
+    int64_t number = -1;
     if (latent && vector) return pva_fail(err, PVA_USAGE, "give --latent or --vector, not both");
     if (latent) return parse_latent("latent", latent, &layer, &number, err) ? err->code : add_latent(plan, f, STEER_GIVEN, layer, number, err);
     if (vector) {
@@ -300,7 +300,7 @@ void steer_plan_free(struct steer_plan *plan) {
     free(plan->candidates);
     free(plan->grid);
     free(plan->open);
-    if (plan->phase2) phase2_close(plan->phase2);
+    if (plan->phase2) phase2_close(&plan->phase2);
     memset(plan, 0, sizeof *plan);
 }
 
