@@ -36,6 +36,7 @@ PVA_COMMAND(regrade);
 PVA_COMMAND(replay);
 PVA_COMMAND(report);
 PVA_COMMAND(status);
+PVA_COMMAND(steer);
 PVA_COMMAND(synth);
 PVA_COMMAND(tokenize);
 
