@@ -50,18 +50,20 @@ int pva_cuda_rmsnorm_add_rmsnorm(const float *x, const float *w, const float *w_
 
 /* ---- cuda_rope.cu ---- */
 
-/* cosines, sines [n_positions, d_head / 2]: what pva_cuda_rope_angles writes, uploaded. The CPU's bits.
- * k, v in `kv` are F32 or BF16 as kv_type says; k_cache, v_cache point at the whole cache. page_table i32 [n_slots, max_pages]. */
+/* struct pva_kv_cache with device pointers. */
 struct pva_cuda_kv {
-    void *k, *v;
+    void *k, *v;               /* [n_layers, n_pages, n_kv_heads, page_size, d_head], F32 or BF16 */
     enum pva_dtype type;
-    const int32_t *page_table;
+    const int32_t *page_table; /* [n_slots, max_pages] */
     int n_slots, max_pages, n_layers, n_pages, page_size, n_kv_heads, d_head;
 };
-int pva_cuda_rope_store(float *q, float *k, const float *v, const int32_t *slots, const int32_t *positions, int64_t n, int n_heads,
+
+/* q is rotated in place; k is rotated on its way into the cache and itself left alone. The CPU's bits. cosines, sines [n_positions, d_head / 2]: what
+ * pva_cuda_rope_angles writes, uploaded. A slot, position or page outside its table: the row is left alone, and a fault. */
+int pva_cuda_rope_store(float *q, const float *k, const float *v, const int32_t *slots, const int32_t *positions, int64_t n, int n_heads,
                         const float *cosines, const float *sines, int64_t n_positions, const struct pva_cuda_kv *kv, int layer,
                         int32_t *fault, struct CUstream_st *stream);
-/* On the host, the CPU backend's angles: exponent, power and product each rounded to float32. */
+/* On the host: cosines and sines [n, half] of positions first, first + 1, ..., as the CPU backend computes them. */
 void pva_cuda_rope_angles(float theta, int64_t first, int64_t n, int64_t half, float *cosines, float *sines);
 
 /* ---- cuda_geglu.cu ---- */
