@@ -128,6 +128,7 @@ static json_t *slurm_variables(void) {
         if (strncmp(*e, "SLURM_", 6) || !equals || equals - *e >= (long)sizeof name) continue;
         memcpy(name, *e, (size_t)(equals - *e));
         name[equals - *e] = 0;
+        if (!strcmp(name, "SLURM_JWT")) continue; /* a credential */
         json_object_set_new(o, name, json_string(equals + 1));
     }
     return o;
