@@ -161,7 +161,7 @@ END
 }
 
 # The 974 problems of google-research/mbpp/mbpp.jsonl, byte for byte.
-mbpp_sha256=ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f
+mbpp_sha256=${MBPP_SHA256:-ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f} # another in the environment: another file is wanted
 fetch_problems() {
     local kept=${PROBLEMS%/*}/hub/mbpp files=() part
     for part in train test validation prompt; do files+=("full/$part-00000-of-00001.parquet"); done
