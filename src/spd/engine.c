@@ -250,10 +250,10 @@ static void count_importance(struct share *s, int index, int n, const real *weig
         for (int i = 0; i < n; i++) terms[i] = power(g[i], p);
         double sum = e->kernels->weighted_sum(n, weights, terms);
         s->schatten += sum * norm;
+        if (!s->p->gradients) continue;
         s->grad[m->norms + (size_t)c] += (real)sum;
-        if (s->p->gradients)
-            for (int i = 0; i < n; i++)
-                if (g[i] > 0) d[(size_t)c * ld + i] += (real)(e->config->schatten / s->p->batch * p * norm) * weights[i] * power(g[i], p - 1);
+        for (int i = 0; i < n; i++)
+            if (g[i] > 0) d[(size_t)c * ld + i] += (real)(e->config->schatten / s->p->batch * p * norm) * weights[i] * power(g[i], p - 1);
     }
 }
 
@@ -416,7 +416,7 @@ int spd_engine_pass(struct spd_engine *e, const struct spd_pass *p, const struct
     struct share shares[SPD_SHARES];
     memset(shares, 0, sizeof shares);
     memset(e->active, 0, SPD_SHARES * n_active * sizeof *e->active);
-    memset(e->grads + (size_t)first * n_slots, 0, (size_t)count * n_slots * sizeof *e->grads);
+    if (p->gradients) memset(e->grads + (size_t)first * n_slots, 0, (size_t)count * n_slots * sizeof *e->grads);
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
 #pragma omp for schedule(static)
