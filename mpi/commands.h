@@ -32,6 +32,7 @@ PVA_COMMAND(generate);
 PVA_COMMAND(grade);
 PVA_COMMAND(phase1);
 PVA_COMMAND(phase2);
+PVA_COMMAND(phase3);
 PVA_COMMAND(pile);
 PVA_COMMAND(regrade);
 PVA_COMMAND(replay);

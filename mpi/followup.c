@@ -85,15 +85,17 @@ static void read_pace(struct followup *f) {
     struct pva_error ignored = {0};
     char path[4096];
     int64_t n = f->plan.problems.n;
-    double *seconds = malloc((size_t)n * 2 * sizeof *seconds), sum = 0;
+    double *seconds = malloc((size_t)n * 3 * sizeof *seconds), generating = 0, grading = 0;
     f->seconds_per_item = NAN;
     diagnostics_schema_fill(&schema, &f->plan.problems);
     snprintf(path, sizeof path, "%s/phase1-diagnostics.h5", pva_options_text(f->options, "run"));
     if (seconds && !store_open_read(path, &schema.store, &s, &ignored) &&
         !store_read_range(s, DIAGNOSTICS_PREFILL_SECONDS, 0, n, seconds, &ignored) &&
-        !store_read_range(s, DIAGNOSTICS_DECODE_SECONDS, 0, n, seconds + n, &ignored)) {
-        for (int64_t i = 0; i < 2 * n; i++) sum += seconds[i];
-        f->seconds_per_item = sum / (double)n;
+        !store_read_range(s, DIAGNOSTICS_DECODE_SECONDS, 0, n, seconds + n, &ignored) &&
+        !store_read_range(s, DIAGNOSTICS_GRADE_WALL_SECONDS, 0, n, seconds + 2 * n, &ignored)) {
+        for (int64_t i = 0; i < n; i++) generating += seconds[i] + seconds[n + i], grading += seconds[2 * n + i];
+        generating /= f->plan.batch, grading /= (double)pva_options_int(f->options, "grade-jobs"); /* at the same time */
+        f->seconds_per_item = (generating > grading ? generating : grading) / (double)n;
     }
     store_close(&s, &ignored);
     free(seconds);
@@ -151,7 +153,7 @@ int followup_slots(const struct followup *f, int part, int64_t limit, int64_t **
 
 const char *followup_estimate(const struct followup *f, int64_t n) {
     static char text[64];
-    double rate = (double)f->plan.batch * f->par.size / f->seconds_per_item;
+    double rate = f->par.size / f->seconds_per_item;
     if (!(rate > 0) || !isfinite(rate)) return "?";
     snprintf(text, sizeof text, "about %s", phase1_time_left(n, rate));
     return text;

@@ -21,7 +21,7 @@ struct followup {
     struct phase1_plan plan;
     struct phase1_identity identity; /* of phase 1 */
     struct phase1_data phase1;
-    double seconds_per_item;         /* of phase 1: a sequence from its admission to its end; NaN: not known */
+    double seconds_per_item;         /* of one rank at phase 1's pace; NaN: not known */
     int quiet, dry_run;
 };
 

@@ -15,6 +15,8 @@ static const struct command commands[] = {
     {"pile", NULL, "how often each latent fires on general text", "--run DIR --model DIR --sae DIR --pile FILE",
      {pva_common_options, pva_engine_options, pva_pile_options, NULL}, pva_command_pile},
     {"phase2", NULL, "encode, separation scores, ranking, family-wise p", "--run DIR --sae DIR", {pva_common_options, pva_phase2_options, NULL}, pva_command_phase2},
+    {"phase3", NULL, "prediction on held-out problems, at other temperatures and difficulties", "--run DIR",
+     {pva_common_options, pva_engine_options, pva_followup_options, pva_phase3_options, NULL}, pva_command_phase3},
     {"steer", NULL, "push along directions; correction, corruption, controls, significance", "--run DIR",
      {pva_common_options, pva_engine_options, pva_followup_options, pva_steer_options, NULL}, pva_command_steer},
     {"report", NULL, "report.html and figures from a run's finished files", "RUN [--figures-only]", {pva_common_options, pva_report_options, NULL}, pva_command_report},
