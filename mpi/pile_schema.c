@@ -34,8 +34,8 @@ static int64_t fill_layers(struct pile_schema *s, int n_layers, const unsigned c
     return n;
 }
 
-void pile_documents_schema(struct pile_schema *s, const struct pile_identity *id, int64_t n_documents, int n_layers, const unsigned char *captured, int64_t d_model,
-                           enum store_type resid) {
+void pile_documents_schema(struct pile_schema *s, const struct pile_identity *id, const int32_t *documents, int64_t n_documents, int n_layers,
+                           const unsigned char *captured, int64_t d_model, enum store_type resid) {
     memset(s, 0, sizeof *s);
     int64_t layers = fill_layers(s, n_layers, captured);
     const struct store_field all[PILE_N_DOCUMENT_FIELDS] = {
@@ -45,17 +45,18 @@ void pile_documents_schema(struct pile_schema *s, const struct pile_identity *id
                         .long_name = "residual stream at that position; the point is an attribute of the file"},
     };
     memcpy(s->fields, all, sizeof all);
+    s->coordinates[1] = (struct store_coordinate){
+        {.name = "index", .type = STORE_I32, .n_dims = 1, .dims = {{"document", n_documents}}, .long_name = "place in the text file, from 0"}, documents, 1};
     s->store = (struct store_schema){
         .name = "pva-pile-activations",
         .version = VERSION,
         .title = "residual streams on general text, one position per document",
         .source = "pva-mpi pile",
         .slot = {"document", n_documents},
-        .states = "empty done too-short",
         .fields = s->fields,
         .n_fields = PILE_N_DOCUMENT_FIELDS,
         .coordinates = s->coordinates,
-        .n_coordinates = 1,
+        .n_coordinates = 2,
         .attributes = s->attributes,
         .n_attributes = fill_identity(s, id),
     };

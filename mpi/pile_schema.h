@@ -18,7 +18,6 @@ enum pile_layer_field {
     PILE_SAE_PATH,
     PILE_N_LAYER_FIELDS
 };
-enum { PILE_TOO_SHORT = 2 }; /* a document without a position besides BOS: left out of the rates */
 enum { PILE_PATH_SIZE = 512 };
 
 /* What decides the activations of a document. */
@@ -33,14 +32,14 @@ struct pile_identity {
 struct pile_schema {
     struct store_schema store;
     struct store_field fields[PILE_N_LAYER_FIELDS];
-    struct store_coordinate coordinates[1];
+    struct store_coordinate coordinates[2];
     struct store_attribute attributes[16];
     int32_t layers[256];
 };
 
-/* captured: marks [n_layers]. resid: STORE_F32 or STORE_BF16. */
-void pile_documents_schema(struct pile_schema *s, const struct pile_identity *id, int64_t n_documents, int n_layers, const unsigned char *captured, int64_t d_model,
-                           enum store_type resid);
+/* documents: [n_documents] places in the file, from 0. captured: marks [n_layers]. resid: STORE_F32 or STORE_BF16. Arrays must live until store_open has returned. */
+void pile_documents_schema(struct pile_schema *s, const struct pile_identity *id, const int32_t *documents, int64_t n_documents, int n_layers,
+                           const unsigned char *captured, int64_t d_model, enum store_type resid);
 /* saes_sha256: over the fingerprints of all autoencoders, in the layers' order. */
 void pile_layers_schema(struct pile_schema *s, const struct pile_identity *id, int64_t n_documents, int n_layers, const unsigned char *captured, int64_t n_latents,
                         const char *saes_sha256);

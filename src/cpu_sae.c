@@ -6,12 +6,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MOST_STREAMED = 16 }; /* rows */
+
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 struct work {
     const struct cpu_sae_args *a;
     const struct cpu_sae_kernel *kernel;
     int64_t width, n_groups; /* latents per group, a multiple of the kernel's width */
+    int streaming;
     int32_t *tallies;        /* [n_groups, n, 3] */
     size_t z_floats, pack_floats; /* each thread's scratch */
 };
@@ -39,7 +42,13 @@ static void compute_group(const struct work *w, int64_t g, float *z, float *pack
     int64_t first = g * w->width, count = smaller(w->width, a->count - first), step = kernel->width;
     for (int64_t k0 = 0; k0 < a->d; k0 += CPU_SAE_CHUNK) {
         int64_t k = smaller(CPU_SAE_CHUNK, a->d - k0);
-        pack(w, a->w + (k0 * a->stride + first) * (int64_t)sizeof(float), k, count, packed);
+        const char *from = a->w + (k0 * a->stride + first) * (int64_t)sizeof(float);
+        if (w->streaming && count % 16 == 0) {
+            kernel->stream(a->x + k0, a->n, a->d, k, from, a->stride, count, k0 ? packed : z, w->width);
+            for (int64_t i = 0; k0 && i < a->n * w->width; i++) z[i] += packed[i];
+            continue;
+        }
+        pack(w, from, k, count, packed);
         for (int64_t c = 0; c < count; c += step)
             kernel->multiply(a->x + k0, a->n, a->d, k, (const char *)(packed + c * k), step, z + c, w->width, k0 == 0);
     }
@@ -74,11 +83,13 @@ int cpu_sae_encode(const struct cpu_sae_args *a, struct pva_error *err) {
     struct work w = {.a = a, .kernel = a->isa == CPU_C ? &cpu_sae_c : a->isa == CPU_AVX2 ? &cpu_sae_avx2 : &cpu_sae_avx512};
     if (a->n == 0) return PVA_OK;
     /* With few rows the time goes into reading W: longer runs of each of its rows. With many, the sums shall stay in the cache. */
-    w.width = a->n <= 64 ? 512 : 128;
+    w.streaming = a->n <= MOST_STREAMED;
+    w.width = w.streaming ? (a->n <= 8 ? 1024 : 512) : a->n <= 64 ? 512 : 128;
     while (w.width > w.kernel->width && a->count / w.width < 4 * a->n_threads) w.width /= 2;
     w.n_groups = (a->count + w.width - 1) / w.width;
     w.z_floats = ((size_t)(a->n * w.width) + 15) / 16 * 16;
-    w.pack_floats = (size_t)(smaller(CPU_SAE_CHUNK, a->d) * w.width);
+    int64_t rows = smaller(CPU_SAE_CHUNK, a->d);
+    w.pack_floats = (size_t)((w.streaming && rows < a->n ? a->n : rows) * w.width);
     float *scratch = aligned_alloc(64, (size_t)a->n_threads * (w.z_floats + w.pack_floats) * sizeof *scratch);
     w.tallies = malloc((size_t)(w.n_groups * a->n + 1) * PVA_JUMPRELU_TALLIES * sizeof *w.tallies);
     if (!scratch || !w.tallies) {

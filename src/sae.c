@@ -333,6 +333,7 @@ int pva_sae_encode(const struct pva_sae *sae, const struct pva_backend_ops *ops,
     struct encoding e = {.ops = ops, .be = be};
     memset(out, 0, sizeof *out);
     out->n_rows = n, out->n_latents = s->m;
+    if (!ops->jumprelu_encode) return pva_fail(err, PVA_USAGE, "backend %s does not encode; use --backend cpu", ops->name);
     for (int64_t i = 0; i < n * s->d; i++)
         if (!isfinite(x[i]))
             return pva_fail(err, PVA_INPUT, "row %lld of the activations has %s at %lld", (long long)(i / s->d), isnan(x[i]) ? "NaN" : "infinity", (long long)(i % s->d));

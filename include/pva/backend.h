@@ -50,6 +50,7 @@ struct pva_backend_info {
     char isa[16];           /* CPU instruction set in use; "" on a GPU */
     int n_threads;          /* CPU threads in use; 0 on a GPU */
     size_t memory_total;    /* bytes on the device */
+    char id[48];            /* tells physical devices apart, whatever their index here (a GPU's UUID); "" on the CPU */
     size_t memory_used;     /* bytes this backend has allocated (bound host memory not counted) */
 };
 
@@ -163,6 +164,9 @@ struct pva_backend_ops {
      * their order, then b_enc: the same bits in every instruction set of the CPU. */
     int (*jumprelu_encode)(struct pva_backend *be, struct pva_tensor x, const struct pva_jumprelu *sae, struct pva_tensor indices,
                            struct pva_tensor values, struct pva_tensor tallies, struct pva_error *err);
+
+    /* Devices that this process could open, by index from 0; without opening one. NULL: there is nothing to choose from (the CPU). */
+    int (*count)(void);
 };
 
 /* "cpu", "cuda" or "auto" (CUDA when a device is there, else the CPU). NULL with the reason in err when this build or this machine cannot. */
