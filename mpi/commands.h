@@ -17,7 +17,8 @@ struct command {
 /* Understood by every command. */
 extern const struct pva_option pva_common_options[];
 
-extern const struct pva_option pva_engine_options[]; /* engine.h */
+extern const struct pva_option pva_engine_options[];   /* engine.h */
+extern const struct pva_option pva_followup_options[]; /* followup.h */
 
 #define PVA_COMMAND(name) \
     extern const struct pva_option pva_##name##_options[]; \
