@@ -7,13 +7,15 @@
 
 static int out_of_memory(struct pva_error *err) { return pva_fail(err, PVA_IO, "out of memory"); }
 
-int phase1_item_create(int64_t slot, const struct phase1_prompt *prompt, enum pva_extract_rule rule, int64_t resid_values, struct phase1_item **out,
-                       struct pva_error *err) {
+int phase1_item_create(int64_t slot, const struct phase1_prompt *prompt, enum pva_extract_rule rule, int64_t resid_values, int many,
+                       struct phase1_item **out, struct pva_error *err) {
     struct phase1_item *item = calloc(1, sizeof *item);
     if (!item) return out_of_memory(err);
     item->slot = slot;
     item->prompt = prompt;
-    item->resid = calloc((size_t)resid_values + 1, sizeof *item->resid);
+    item->many = many;
+    item->resid_room = many ? prompt->n + 64 : 1;
+    item->resid = calloc((size_t)(item->resid_room * resid_values) + 1, sizeof *item->resid);
     item->text_room = 1024;
     item->text = malloc(item->text_room);
     if (!item->resid || !item->text) out_of_memory(err);
@@ -36,6 +38,20 @@ void phase1_item_free(struct phase1_item **item) {
     free((*item)->tokens);
     free(*item);
     *item = NULL;
+}
+
+int phase1_item_capture(struct phase1_item *item, const float *rows, int64_t resid_values, struct pva_error *err) {
+    int64_t at = item->many ? item->n_positions : 0;
+    if (at == item->resid_room) {
+        int64_t room = 2 * item->resid_room;
+        float *more = realloc(item->resid, (size_t)(room * resid_values + 1) * sizeof *more);
+        if (!more) return out_of_memory(err);
+        item->resid = more;
+        item->resid_room = room;
+    }
+    memcpy(item->resid + at * resid_values, rows, (size_t)resid_values * sizeof *rows);
+    item->n_positions = at + 1;
+    return PVA_OK;
 }
 
 static int append_text(struct phase1_item *item, const char *text, size_t n, struct pva_error *err) {
@@ -80,6 +96,8 @@ static size_t find_stop(const char *text, size_t n, size_t from, const char *con
     }
     return first;
 }
+
+size_t phase1_find_stop(const char *text, size_t n, const char *const *stop_strings) { return find_stop(text, n, 0, stop_strings); }
 
 int phase1_item_token(struct phase1_item *item, const struct pva_tokenizer *t, const char *const *stop_strings, const int32_t *tokens, int64_t n,
                       int *stop, struct pva_error *err) {
@@ -133,13 +151,15 @@ static int write_u8(struct store *s, int64_t slot, int field, int value, struct 
     return store_write(s, slot, field, &v, err);
 }
 
-static int write_resid(struct store *s, int64_t slot, const float *resid, struct pva_error *err) {
-    size_t bytes = store_field_bytes(s, PHASE1_RESID), n = (size_t)(store_dim_size(s, "layer") * store_dim_size(s, "model"));
-    if (bytes == n * sizeof *resid) return store_write(s, slot, PHASE1_RESID, resid, err);
-    uint16_t *narrow = malloc(bytes);
+static int write_resid(const struct phase1_item *item, struct store *s, struct pva_error *err) {
+    size_t n = (size_t)((item->many ? item->n_positions : 1) * store_dim_size(s, "layer") * store_dim_size(s, "model"));
+    if (item->many && write_i32(s, item->slot, PHASE1_N_POSITIONS, item->n_positions, err)) return err->code;
+    if (store_field_text_size(s, PHASE1_RESID) == sizeof *item->resid)
+        return store_write_head(s, item->slot, PHASE1_RESID, item->resid, n * sizeof *item->resid, err);
+    uint16_t *narrow = malloc(n * sizeof *narrow + 1);
     if (!narrow) return out_of_memory(err);
-    for (size_t i = 0; i < n; i++) narrow[i] = pva_f32_to_bf16(resid[i]);
-    store_write(s, slot, PHASE1_RESID, narrow, err);
+    for (size_t i = 0; i < n; i++) narrow[i] = pva_f32_to_bf16(item->resid[i]);
+    store_write_head(s, item->slot, PHASE1_RESID, narrow, n * sizeof *narrow, err);
     free(narrow);
     return err->code;
 }
@@ -154,10 +174,10 @@ static int write_tokens(const struct phase1_item *item, int64_t max_tokens, stru
     return err->code;
 }
 
-static int store_diagnostics(const struct phase1_item *item, const struct pva_grade_result *g, int rank, struct store *s, struct pva_error *err) {
-    int64_t slot = item->slot;
-    if (write_i32(s, slot, DIAGNOSTICS_RANK, rank, err) || store_write(s, slot, DIAGNOSTICS_PREFILL_SECONDS, &item->prefill_seconds, err) ||
-        store_write(s, slot, DIAGNOSTICS_DECODE_SECONDS, &item->decode_seconds, err) ||
+int phase1_store_diagnostics(struct store *s, int64_t slot, int rank, double prefill_seconds, double decode_seconds, const struct pva_grade_result *g,
+                             struct pva_error *err) {
+    if (write_i32(s, slot, DIAGNOSTICS_RANK, rank, err) || store_write(s, slot, DIAGNOSTICS_PREFILL_SECONDS, &prefill_seconds, err) ||
+        store_write(s, slot, DIAGNOSTICS_DECODE_SECONDS, &decode_seconds, err) ||
         store_write(s, slot, DIAGNOSTICS_GRADE_CPU_SECONDS, &g->cpu_seconds, err) ||
         store_write(s, slot, DIAGNOSTICS_GRADE_WALL_SECONDS, &g->wall_seconds, err) || store_write(s, slot, DIAGNOSTICS_PEAK_MEMORY, &g->peak_memory, err) ||
         write_text(s, slot, DIAGNOSTICS_DETAIL, g->detail, strlen(g->detail), err) || write_text(s, slot, DIAGNOSTICS_STDOUT, g->out, strlen(g->out), err) ||
@@ -166,20 +186,24 @@ static int store_diagnostics(const struct phase1_item *item, const struct pva_gr
     return store_commit(s, slot, STORE_DONE, err);
 }
 
+int phase1_write_grade(struct store *s, int64_t slot, const char *program, size_t n_program, const struct pva_grade_result *g, struct pva_error *err) {
+    if (write_i32(s, slot, PHASE1_N_PROGRAM, (int64_t)n_program, err) || write_text(s, slot, PHASE1_PROGRAM, program, n_program, err) ||
+        write_u8(s, slot, PHASE1_VERDICT, (int)g->verdict, err) || write_i32(s, slot, PHASE1_FAILED_TEST, g->failed_test, err))
+        return err->code;
+    return write_text(s, slot, PHASE1_EXCEPTION, g->kind, strlen(g->kind), err);
+}
+
 int phase1_item_store(const struct phase1_item *item, const struct pva_grade_result *grade, int rank, int64_t max_tokens, struct store *results,
                       struct store *diagnostics, struct pva_error *err) {
     struct store *s = results;
     int64_t slot = item->slot;
     /* The diagnostics first: a slot of the results is the sign that both are there. A killed run may have left them already. */
-    if (store_diagnostics(item, grade, rank, diagnostics, err)) return err->code;
+    if (phase1_store_diagnostics(diagnostics, slot, rank, item->prefill_seconds, item->decode_seconds, grade, err)) return err->code;
     if (write_i32(s, slot, PHASE1_N_PROMPT, item->prompt->n, err) || write_i32(s, slot, PHASE1_N_NEW, item->n_new, err) ||
         write_tokens(item, max_tokens, s, err) || write_u8(s, slot, PHASE1_FINISH, (int)item->finish, err) ||
         write_i32(s, slot, PHASE1_N_TEXT, (int64_t)item->n_text, err) || write_text(s, slot, PHASE1_TEXT, item->text, item->n_text, err) ||
-        write_i32(s, slot, PHASE1_N_PROGRAM, (int64_t)item->n_program, err) ||
-        write_text(s, slot, PHASE1_PROGRAM, item->program, item->n_program, err) || write_u8(s, slot, PHASE1_VERDICT, (int)grade->verdict, err) ||
-        write_i32(s, slot, PHASE1_FAILED_TEST, grade->failed_test, err) ||
-        write_text(s, slot, PHASE1_EXCEPTION, grade->kind, strlen(grade->kind), err) ||
-        write_text(s, slot, PHASE1_PROMPT_SHA256, item->prompt->sha256, 64, err) || write_resid(s, slot, item->resid, err))
+        phase1_write_grade(s, slot, item->program, item->n_program, grade, err) ||
+        write_text(s, slot, PHASE1_PROMPT_SHA256, item->prompt->sha256, 64, err) || write_resid(item, s, err))
         return err->code;
     return store_commit(s, slot, STORE_DONE, err);
 }

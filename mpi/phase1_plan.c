@@ -7,9 +7,12 @@
 #include "pva/tensorfile.h"
 #include "run.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
 
 enum { DEFAULT_BATCH = 16, PREFILL_ROWS = 256 }; /* a batch is at most DISPATCH_MOST */
 
@@ -106,7 +109,9 @@ static size_t bytes_for(const struct phase1_plan *plan, const struct engine *e, 
     const struct pva_model_config *c = pva_model_get_config(e->model);
     struct pva_session_settings s = session_for(plan, batch);
     int64_t rows = plan->positions == PVA_POSITIONS_LAST_PROMPT ? batch : s.max_rows;
-    return pva_session_bytes(c, pva_model_dtype(e->model), &s) + (size_t)(plan->n_layers * rows * c->d_model) * sizeof(float);
+    /* Of a sequence in flight every position kept is in memory until it is graded; a file's slot may be as large once more. */
+    int64_t kept = plan->max_positions ? (batch + 1) * plan->max_positions : 0;
+    return pva_session_bytes(c, pva_model_dtype(e->model), &s) + (size_t)((rows + kept) * plan->resid_values) * sizeof(float);
 }
 
 /* The largest batch up to the one asked for that keeps within the limit. */
@@ -135,11 +140,26 @@ static int choose_capture(struct phase1_plan *plan, const struct pva_options *o,
     if (!plan->layers) return out_of_memory(err);
     if (pva_point_parse(pva_options_text(o, "hook"), &plan->point, err) || pva_parse_set(pva_options_text(o, "layers"), c->n_layers, plan->layers, err))
         return err->code;
-    plan->positions = strcmp(pva_options_text(o, "positions"), "last") ? PVA_POSITIONS_LAST_GENERATED : PVA_POSITIONS_LAST_PROMPT;
+    const char *positions = pva_options_text(o, "positions");
+    if (pva_positions_parse(strcmp(positions, "last") ? positions : "last-prompt", &plan->positions, err)) return err->code;
     for (int l = 0; l < c->n_layers; l++) plan->n_layers += plan->layers[l];
     plan->resid_values = plan->n_layers * c->d_model;
     plan->resid_type = strcmp(pva_options_text(o, "resid-dtype"), "f32") ? PVA_BF16 : PVA_F32;
     return PVA_OK;
+}
+
+/* How many positions a problem may have: all of a sequence, or all but the prompt. The file has room for that many in every slot. */
+static int bound_positions(struct phase1_plan *plan, struct pva_error *err) {
+    int64_t shortest = plan->max_tokens - 1;
+    if (plan->positions != PVA_POSITIONS_ALL && plan->positions != PVA_POSITIONS_GENERATED) return PVA_OK;
+    for (int64_t i = 0; i < plan->problems.n; i++)
+        if (plan->costs[i] < shortest) shortest = plan->costs[i];
+    plan->max_positions = plan->positions == PVA_POSITIONS_ALL ? plan->max_tokens : plan->max_tokens - shortest;
+    double bytes = (double)plan->resid_values * (plan->resid_type == PVA_BF16 ? 2 : 4), slot = bytes * (double)plan->max_positions;
+    if (slot <= 0x1p30) return PVA_OK;
+    return pva_fail(err, PVA_USAGE, "--positions %s: %lld positions of %.1f kB are %.2f GiB a problem, 1 GiB is the most: lower --max-tokens to %lld, choose --layers, or "
+                    "--resid-dtype bf16", pva_positions_name(plan->positions), (long long)plan->max_positions, bytes / 1e3, slot / 0x1p30,
+                    (long long)(0x1p30 / bytes));
 }
 
 static void count_file_bytes(struct phase1_plan *plan, const struct pva_options *o, const struct engine *e) {
@@ -165,7 +185,7 @@ int phase1_plan_make(struct phase1_plan *plan, const struct par *p, const struct
         plan->max_tokens = longest;
     }
     if (!err->code && !pva_extract_rule_parse(pva_options_text(o, "extraction"), &plan->rule, err) && !choose_capture(plan, o, e, err) &&
-        !choose_problems(plan, o, err) && !make_prompts(plan, o, e, err) && !choose_batch(plan, o, e, err))
+        !choose_problems(plan, o, err) && !make_prompts(plan, o, e, err) && !bound_positions(plan, err) && !choose_batch(plan, o, e, err))
         run_model_fingerprint(pva_options_text(o, "model"), plan->model_sha256, err);
     if (par_agree(p, "plan", err)) return err->code;
     /* One interpreter parses the references; every rank must split alike, whatever its Python's version. */
@@ -206,6 +226,7 @@ void phase1_plan_identity(const struct phase1_plan *plan, const struct pva_optio
     id->preload_imports = pva_options_flag(o, "preload-imports");
     id->point = plan->point;
     id->positions = pva_positions_name(plan->positions);
+    id->max_positions = plan->max_positions;
     id->backend = id->isa = id->sandbox = id->python = "";
 }
 
@@ -214,6 +235,34 @@ struct pva_generator_settings phase1_plan_generator(const struct phase1_plan *pl
         .session = session_for(plan, plan->batch),
         .capture = {.point = plan->point, .layers = plan->n_layers ? plan->layers : NULL, .positions = plan->positions},
     };
+}
+
+/* Room on the disk that will hold `path`, which need not exist yet; -1 where the file system does not say. */
+static double free_bytes(const char *path) {
+    char at[4096];
+    struct statvfs fs;
+    snprintf(at, sizeof at, "%s", path);
+    while (statvfs(at, &fs)) {
+        char *slash = strrchr(at, '/');
+        if (errno != ENOENT || !strcmp(at, ".") || !strcmp(at, "/")) return -1;
+        if (!slash) strcpy(at, ".");
+        else slash[slash == at] = 0;
+    }
+    return fs.f_blocks ? (double)fs.f_bfree * (double)fs.f_frsize : -1;
+}
+
+int phase1_plan_check_disk(const struct phase1_plan *plan, const struct par *p, const struct pva_options *o, struct pva_error *err) {
+    const char *run = pva_options_text(o, "run");
+    char path[4096];
+    if (run && p->rank == 0) {
+        snprintf(path, sizeof path, "%s/phase1.h5", run);
+        double room = free_bytes(run);
+        int there = !access(path, F_OK) && strcmp(pva_options_text(o, "resume"), "never");
+        if (!there && room >= 0 && (double)plan->file_bytes > room)
+            pva_fail(err, PVA_IO, "%s: the results need %.3f GB, its disk has %.3f GB free: fewer problems (--start, --end), --layers or --positions, or "
+                     "--resid-dtype bf16", run, (double)plan->file_bytes / 1e9, room / 1e9);
+    }
+    return par_agree(p, "plan", err);
 }
 
 static void count_parts(const struct phase1_plan *plan, int64_t counts[3]) {
@@ -254,8 +303,10 @@ void phase1_plan_print(const struct phase1_plan *plan, const struct par *p, cons
     if (too_long) fprintf(out, "; %lld do not fit into %lld and will be marked so\n", (long long)too_long, (long long)plan->max_tokens);
     fprintf(out, "batch       %d sequences of up to %lld tokens per rank: %.2f GiB besides the weights\n", plan->batch, (long long)plan->max_tokens,
             (double)plan->session_bytes / 0x1p30);
-    fprintf(out, "capture     %s, %lld layers, %s: %.1f kB a problem\n", pva_point_name(plan->point), (long long)plan->n_layers,
-            pva_positions_name(plan->positions), (double)plan->resid_values * (plan->resid_type == PVA_BF16 ? 2 : 4) / 1e3);
+    fprintf(out, "capture     %s, %lld layers, %s", pva_point_name(plan->point), (long long)plan->n_layers, pva_positions_name(plan->positions));
+    if (plan->max_positions) fprintf(out, ", up to %lld positions", (long long)plan->max_positions);
+    fprintf(out, ": %.1f kB a problem\n",
+            (double)plan->resid_values * (double)(plan->max_positions ? plan->max_positions : 1) * (plan->resid_type == PVA_BF16 ? 2 : 4) / 1e3);
     fprintf(out, "sandbox     %s\n", sandbox->text);
     fprintf(out, "to write    %.1f MB\n", (double)plan->file_bytes / 1e6);
 }

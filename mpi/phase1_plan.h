@@ -25,7 +25,8 @@ struct phase1_plan {
     enum pva_point point;
     enum pva_positions positions;
     unsigned char *layers;              /* [n_layers] marks */
-    int64_t n_layers, resid_values;     /* captured layers; values per record */
+    int64_t n_layers, resid_values;     /* captured layers; values of one position */
+    int64_t max_positions;              /* kept of a problem; 0: one, without a dimension of its own */
     enum pva_dtype resid_type;
 
     int batch;                          /* sequences at once per rank */
@@ -42,6 +43,8 @@ void phase1_plan_free(struct phase1_plan *plan);
 
 void phase1_plan_identity(const struct phase1_plan *plan, const struct pva_options *o, struct phase1_identity *id);
 struct pva_generator_settings phase1_plan_generator(const struct phase1_plan *plan);
+/* Collective. Refuses when the files are yet to be made and the run directory's disk cannot hold them. */
+int phase1_plan_check_disk(const struct phase1_plan *plan, const struct par *p, const struct pva_options *o, struct pva_error *err);
 json_t *phase1_plan_facts(const struct phase1_plan *plan, const struct pva_sandbox *sandbox); /* for manifest.json */
 void phase1_plan_print(const struct phase1_plan *plan, const struct par *p, const struct engine *e, const struct pva_sandbox *sandbox, FILE *out);
 

@@ -4,7 +4,7 @@
 
 enum { VERSION = 1 };
 
-static const struct store_dim position = {"position", 0}, layer = {"layer", 0}, model_axis = {"model", 0};
+static const struct store_dim position = {"position", 0}, generated = {"generated", 0}, layer = {"layer", 0}, model_axis = {"model", 0};
 
 static struct store_dim sized(struct store_dim d, int64_t size) {
     d.size = size;
@@ -13,7 +13,7 @@ static struct store_dim sized(struct store_dim d, int64_t size) {
 
 static void fill_fields(struct store_field *f, int64_t max_tokens, int64_t n_layers, int64_t d_model, enum store_type resid) {
     int64_t text = max_tokens * PHASE1_BYTES_PER_TOKEN;
-    const struct store_field all[PHASE1_N_FIELDS] = {
+    const struct store_field all[PHASE1_MOST_FIELDS] = {
         [PHASE1_N_PROMPT] = {.name = "n_prompt", .type = STORE_I32, .units = "token", .long_name = "tokens of the prompt, BOS included"},
         [PHASE1_N_NEW] = {.name = "n_new", .type = STORE_I32, .units = "token", .long_name = "tokens generated, end of text not counted"},
         [PHASE1_TOKENS] = {.name = "tokens", .type = STORE_I32, .n_dims = 1, .dims = {sized(position, max_tokens)},
@@ -32,8 +32,19 @@ static void fill_fields(struct store_field *f, int64_t max_tokens, int64_t n_lay
         [PHASE1_PROMPT_SHA256] = {.name = "prompt_sha256", .type = STORE_BYTES, .text_size = 64, .long_name = "SHA-256 of the rendered prompt"},
         [PHASE1_RESID] = {.name = "resid", .type = resid, .n_dims = 2, .dims = {sized(layer, n_layers), sized(model_axis, d_model)},
                           .long_name = "residual stream at the captured position; the point and position are attributes of the file"},
+        [PHASE1_N_POSITIONS] = {.name = "n_positions", .type = STORE_I32, .units = "token", .long_name = "positions of resid that are filled"},
     };
     memcpy(f, all, sizeof all);
+}
+
+/* Many positions: one more dimension, before the layers. All of them are those of `tokens`. */
+void phase1_schema_positions(struct phase1_schema *s, const char *positions, int64_t max_positions) {
+    struct store_field *resid = &s->fields[PHASE1_RESID];
+    resid->dims[2] = resid->dims[1];
+    resid->dims[1] = resid->dims[0];
+    resid->dims[0] = sized(strcmp(positions, "all") ? generated : position, max_positions);
+    resid->n_dims = 3;
+    resid->long_name = "residual stream, the first n_positions rows; row 0 is the first token, or the first generated one (attribute resid_position)";
 }
 
 static struct store_attribute text_attribute(const char *name, const char *value, int identity) {
@@ -50,6 +61,7 @@ void phase1_schema_fill(struct phase1_schema *s, const struct phase1_identity *i
     for (int l = 0; l < config->n_layers; l++)
         if (captured[l]) s->layers[n_layers++] = l;
     fill_fields(s->fields, id->max_tokens, n_layers, config->d_model, type == PVA_BF16 ? STORE_BF16 : STORE_F32);
+    if (id->max_positions) phase1_schema_positions(s, id->positions, id->max_positions);
     struct store_dim problem = {"problem", problems->n};
     const struct store_coordinate coordinates[] = {
         {{.name = "task_id", .type = STORE_BYTES, .text_size = PHASE1_TASK_ID, .n_dims = 1, .dims = {problem}, .long_name = "task id of the problem"},
@@ -85,7 +97,7 @@ void phase1_schema_fill(struct phase1_schema *s, const struct phase1_identity *i
         .slot = problem,
         .states = "empty done prompt-too-long",
         .fields = s->fields,
-        .n_fields = PHASE1_N_FIELDS,
+        .n_fields = id->max_positions ? PHASE1_MOST_FIELDS : PHASE1_N_FIELDS,
         .coordinates = s->coordinates,
         .n_coordinates = sizeof coordinates / sizeof *coordinates,
         .attributes = s->attributes,

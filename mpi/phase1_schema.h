@@ -26,7 +26,9 @@ enum phase1_field {
     PHASE1_EXCEPTION,
     PHASE1_PROMPT_SHA256,
     PHASE1_RESID,
-    PHASE1_N_FIELDS
+    PHASE1_N_FIELDS,
+    PHASE1_N_POSITIONS = PHASE1_N_FIELDS, /* only where resid has many positions */
+    PHASE1_MOST_FIELDS
 };
 
 enum diagnostics_field {
@@ -58,7 +60,8 @@ struct phase1_identity {
     const char *extraction;
     int preload_imports;
     enum pva_point point;
-    const char *positions; /* "last-prompt", "last-generated" */
+    const char *positions; /* "last-prompt", "last-generated", "all", "generated" */
+    int64_t max_positions; /* residual rows of a problem; 0: one, and resid has no dimension for it */
     /* Recorded, not compared. */
     const char *backend, *isa, *sandbox, *python;
 };
@@ -75,13 +78,16 @@ struct phase1_problems {
 /* Storage behind a schema; the schema points into it. */
 struct phase1_schema {
     struct store_schema store;
-    struct store_field fields[PHASE1_N_FIELDS];
+    struct store_field fields[PHASE1_MOST_FIELDS];
     struct store_coordinate coordinates[6];
     struct store_attribute attributes[24];
     int32_t layers[256]; /* the captured ones */
 };
 
-/* captured: marks [n_layers]. type: PVA_F32 or PVA_BF16, how the residual stream is stored. */
+/* resid is [problem, layer, model] for one position, [problem, position, layer, model] for all (row p: the token tokens[p]) and
+ * [problem, generated, layer, model] for the generated ones (row i: the token tokens[n_prompt + i]); of the latter two the first
+ * n_positions rows of a problem are filled, the others are zero: the token generated last is not computed when generation stops at it.
+ * captured: marks [n_layers]. type: PVA_F32 or PVA_BF16, how the residual stream is stored. */
 void phase1_schema_fill(struct phase1_schema *s, const struct phase1_identity *identity, const struct phase1_problems *problems,
                         const struct pva_model_config *config, const unsigned char *captured, enum pva_dtype type);
 
@@ -91,6 +97,9 @@ struct diagnostics_schema {
     struct store_coordinate coordinates[1];
 };
 void diagnostics_schema_fill(struct diagnostics_schema *s, const struct phase1_problems *problems);
+
+/* resid with many positions: "all" or "generated". max_positions 0: whatever the file has. */
+void phase1_schema_positions(struct phase1_schema *s, const char *positions, int64_t max_positions);
 
 /* For readers (status, export, regrade): every size is whatever the file has. */
 void phase1_schema_any(struct phase1_schema *s);

@@ -2,6 +2,8 @@
 #include "commands.h"
 #include "phase1_count.h"
 
+#include "pva/split.h"
+
 #include <hdf5.h>
 #include <stdio.h>
 #include <string.h>
@@ -35,14 +37,13 @@ static double seconds_since_start(const char *run) {
 }
 
 static void print_counts(const char *run, const struct phase1_counts *c) {
-    static const char *const parts[] = {"selection", "tuning", "validation"};
     int64_t finished = c->done + c->too_long;
     printf("phase1      %lld of %lld problems%s, pass rate %.1f %% (%lld of %lld), %lld new tokens\n", (long long)finished, (long long)c->n,
            finished == c->n ? ", complete" : "", c->done ? 100.0 * (double)c->passed / (double)c->done : 0.0, (long long)c->passed, (long long)c->done,
            (long long)c->new_tokens);
     for (int p = 0; p < 3; p++)
         if (c->by_part[p][0])
-            printf("  %-10s %lld graded, %.1f %% pass\n", parts[p], (long long)c->by_part[p][0], 100.0 * (double)c->by_part[p][1] / (double)c->by_part[p][0]);
+            printf("  %-10s %lld graded, %.1f %% pass\n", pva_part_name((enum pva_part)p), (long long)c->by_part[p][0], 100.0 * (double)c->by_part[p][1] / (double)c->by_part[p][0]);
     printf("  verdicts  ");
     for (int v = 0; v < PVA_N_VERDICTS; v++)
         if (c->verdicts[v]) printf(" %s %lld", pva_verdict_name((enum pva_verdict)v), (long long)c->verdicts[v]);

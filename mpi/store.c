@@ -179,6 +179,11 @@ int store_field_index(const struct store *s, const char *name) {
     return -1;
 }
 
+int store_field_shape(const struct store *s, int field, int64_t *shape) {
+    memcpy(shape, s->fields[field].dims, sizeof s->fields[field].dims);
+    return s->fields[field].n_dims;
+}
+
 int64_t store_dim_size(const struct store *s, const char *name) {
     if (!strcmp(s->slot_name, name)) return s->n_slots;
     for (int i = 0; i < s->n_fields; i++)
@@ -192,20 +197,24 @@ int64_t store_field_text_size(const struct store *s, int field) { return (int64_
 
 /* ---- one dataset, some slots ------------------------------------------------------------------------------------- */
 
-int store_column_read(struct store *s, const struct store_column *c, int64_t first, int64_t n, void *data,
-                      struct pva_error *err) {
-    int64_t at = c->offset + first * (int64_t)c->slot_bytes;
-    size_t bytes = (size_t)n * c->slot_bytes;
+/* `bytes` bytes of the column from byte `at` of the file on. */
+static int read_bytes(struct store *s, const struct store_column *c, int64_t at, size_t bytes, void *data, struct pva_error *err) {
+    int64_t slot = (at - c->offset) / (int64_t)(c->slot_bytes ? c->slot_bytes : 1);
     for (size_t done = 0; done < bytes;) {
         ssize_t got = pread(s->fd, (char *)data + done, bytes - done, at + (int64_t)done);
         if (got > 0) done += (size_t)got;
         else if (got == 0)
-            return pva_fail(err, PVA_INPUT, "%s: ends inside /%s, slot %lld: truncated", s->path, c->name, (long long)first);
+            return pva_fail(err, PVA_INPUT, "%s: ends inside /%s, slot %lld: truncated", s->path, c->name, (long long)slot);
         else if (errno != EINTR)
-            return pva_fail(err, PVA_IO, "%s: /%s, slot %lld, cannot be read: %s", s->path, c->name, (long long)first,
+            return pva_fail(err, PVA_IO, "%s: /%s, slot %lld, cannot be read: %s", s->path, c->name, (long long)slot,
                             strerror(errno));
     }
     return PVA_OK;
+}
+
+int store_column_read(struct store *s, const struct store_column *c, int64_t first, int64_t n, void *data,
+                      struct pva_error *err) {
+    return read_bytes(s, c, c->offset + first * (int64_t)c->slot_bytes, (size_t)n * c->slot_bytes, data, err);
 }
 
 static int column_write(struct store *s, const struct store_column *c, int64_t slot, const void *data, struct pva_error *err) {
@@ -258,6 +267,16 @@ int store_write(struct store *s, int64_t slot, int field, const void *data, stru
     return PVA_OK;
 }
 
+int store_write_head(struct store *s, int64_t slot, int field, const void *data, size_t bytes, struct pva_error *err) {
+    if (check_place(s, slot, 1, field, err)) return err->code;
+    size_t all = s->fields[field].slot_bytes;
+    if (bytes > all) return pva_fail(err, PVA_BUG, "%s: %zu bytes into /%s, which has %zu", s->path, bytes, s->fields[field].name, all);
+    if (bytes == all) return store_write(s, slot, field, data, err);
+    if (bytes) memcpy(s->slot_buffer, data, bytes);
+    memset((char *)s->slot_buffer + bytes, 0, all - bytes);
+    return store_write(s, slot, field, s->slot_buffer, err);
+}
+
 int store_commit(struct store *s, int64_t slot, int state, struct pva_error *err) {
     if (check_place(s, slot, 1, 0, err) || check_open_slot(s, slot, err)) return err->code;
     if (state <= STORE_EMPTY || state > 255)
@@ -305,6 +324,15 @@ int store_reopen(struct store *s, int64_t slot, struct pva_error *err) {
     return set_empty(s, slot, err);
 }
 
+int store_retain(const struct par *par, struct store *s, const uint8_t *states, struct pva_error *err) {
+    for (int64_t i = 0; i < s->n_slots && par->rank == 0 && !err->code; i++)
+        if (s->known[i] && !states[i]) set_empty(s, i, err);
+    if (par_agree(par, "opening the results", err)) return err->code;
+    for (int64_t i = 0; i < s->n_slots; i++)
+        if (!states[i]) s->known[i] = STORE_EMPTY;
+    return PVA_OK;
+}
+
 int store_read_range(struct store *s, int field, int64_t first, int64_t n, void *data, struct pva_error *err) {
     return check_place(s, first, n, field, err) ? err->code : store_column_read(s, &s->fields[field], first, n, data, err);
 }
@@ -313,23 +341,37 @@ int store_read(struct store *s, int64_t slot, int field, void *data, struct pva_
     return store_read_range(s, field, slot, 1, data, err);
 }
 
-int store_read_floats(struct store *s, int field, int64_t first, int64_t n, float *data, struct pva_error *err) {
-    if (check_place(s, first, n, field, err)) return err->code;
-    const struct store_column *c = &s->fields[field];
-    if (c->type == STORE_F32) return store_column_read(s, c, first, n, data, err);
+/* n values from byte `at` on, as float32. bfloat16 is read into the upper half of the caller's array and widened from the front:
+ * the reader never overtakes. */
+static int read_as_floats(struct store *s, const struct store_column *c, int64_t at, size_t n, float *data, struct pva_error *err) {
+    if (c->type == STORE_F32) return read_bytes(s, c, at, n * 4, data, err);
     if (c->type != STORE_BF16)
         return pva_fail(err, PVA_BUG, "%s: /%s is %s, expected float32 or bfloat16", s->path, c->name, store_type_name(c->type));
-    /* Into the upper half of the caller's array, then widened from the front: the reader never overtakes. */
-    size_t count = (size_t)n * (c->slot_bytes / 2);
-    unsigned char *out = (unsigned char *)data, *in = out + 2 * count;
-    if (store_column_read(s, c, first, n, in, err)) return err->code;
-    for (size_t i = 0; i < count; i++) {
+    unsigned char *out = (unsigned char *)data, *in = out + 2 * n;
+    if (read_bytes(s, c, at, n * 2, in, err)) return err->code;
+    for (size_t i = 0; i < n; i++) {
         uint16_t half;
         memcpy(&half, in + 2 * i, sizeof half);
         uint32_t bits = (uint32_t)half << 16;
         memcpy(out + 4 * i, &bits, sizeof bits);
     }
     return PVA_OK;
+}
+
+int store_read_floats(struct store *s, int field, int64_t first, int64_t n, float *data, struct pva_error *err) {
+    if (check_place(s, first, n, field, err)) return err->code;
+    const struct store_column *c = &s->fields[field];
+    return read_as_floats(s, c, c->offset + first * (int64_t)c->slot_bytes, (size_t)n * (c->slot_bytes / c->element_bytes), data, err);
+}
+
+int store_read_elements(struct store *s, int64_t slot, int field, int64_t first, int64_t n, float *data, struct pva_error *err) {
+    if (check_place(s, slot, 1, field, err)) return err->code;
+    const struct store_column *c = &s->fields[field];
+    int64_t element = (int64_t)c->element_bytes, all = (int64_t)c->slot_bytes / element;
+    if (first < 0 || n < 0 || n > all || first > all - n)
+        return pva_fail(err, PVA_BUG, "%s: elements %lld..%lld of /%s, which has %lld", s->path, (long long)first,
+                        (long long)(first + n - 1), c->name, (long long)all);
+    return read_as_floats(s, c, c->offset + slot * (int64_t)c->slot_bytes + first * element, (size_t)n, data, err);
 }
 
 int store_states(struct store *s, uint8_t *states, struct pva_error *err) {

@@ -52,10 +52,12 @@ enum store_type {
     STORE_F64,
     STORE_BF16,  /* uint16_t in memory: the upper half of a float */
     STORE_BYTES, /* text of a fixed length, padded with zero bytes */
+    STORE_ANY_FLOAT, /* store_open_read only: STORE_F32 or STORE_BF16, whichever the file has */
 };
 
 enum { STORE_EMPTY = 0, STORE_DONE = 1 };
 enum { STORE_MAX_DIMS = 3, STORE_MAX_FIELDS = 64, STORE_NAME_SIZE = 64 };
+enum { STORE_ANY_DIMS = -1 }; /* store_open_read only, as n_dims: as many as the file has */
 
 struct store_dim {
     const char *name; /* one name has one size in a file */
@@ -129,14 +131,17 @@ int store_close(struct store **store, struct pva_error *err);
 
 int64_t store_n_slots(const struct store *store);
 int store_field_index(const struct store *store, const char *name);  /* place in the table, or -1 */
+int store_field_shape(const struct store *store, int field, int64_t *shape); /* sizes without the slots', [STORE_MAX_DIMS]; how many */
 int64_t store_dim_size(const struct store *store, const char *name); /* of any named dimension, or -1 */
 size_t store_field_bytes(const struct store *store, int field);      /* of one slot */
-int64_t store_field_text_size(const struct store *store, int field); /* STORE_BYTES: of one element */
+int64_t store_field_text_size(const struct store *store, int field); /* bytes of one element: of a text, of a number */
 
 /* ---- one slot; never collective ---------------------------------------------------------------------------------- */
 
 /* `data` [...shape] of the field's type, exactly store_field_bytes bytes. The slot must not be committed. */
 int store_write(struct store *store, int64_t slot, int field, const void *data, struct pva_error *err);
+/* The same for a field of which only the first `bytes` bytes are there; the rest becomes zero. */
+int store_write_head(struct store *store, int64_t slot, int field, const void *data, size_t bytes, struct pva_error *err);
 
 /* After the slot's fields. A field that was not written becomes zero, so that a slot's content never depends on an earlier,
  * unfinished attempt. `state` is one of the schema's, not STORE_EMPTY. */
@@ -146,10 +151,18 @@ int store_commit(struct store *store, int64_t slot, int state, struct pva_error 
  * anew. A kill in between loses the slot: amend a copy (store_copy), not the only file. */
 int store_reopen(struct store *store, int64_t slot, struct pva_error *err);
 
+/* Collective; ends with an agreement. Empties the committed slots whose states[i] is STORE_EMPTY, for every rank: what a second file of a
+ * phase holds and its results do not. states [n_slots], the same on every rank. */
+int store_retain(const struct par *par, struct store *store, const uint8_t *states, struct pva_error *err);
+
 int store_read(struct store *store, int64_t slot, int field, void *data, struct pva_error *err);
 /* [n, ...shape], slots first .. first+n-1, whatever their state. */
 int store_read_range(struct store *store, int field, int64_t first, int64_t n, void *data, struct pva_error *err);
-/* The same as float32 from a field of type STORE_F32 or STORE_BF16. */
+/* Of one slot the elements first .. first+n-1, counted through all its dimensions, as float32 from a field of type STORE_F32 or
+ * STORE_BF16. */
+int store_read_elements(struct store *store, int64_t slot, int field, int64_t first, int64_t n, float *data,
+                        struct pva_error *err);
+/* [n, ...shape] likewise. */
 int store_read_floats(struct store *store, int field, int64_t first, int64_t n, float *data, struct pva_error *err);
 
 /* The states of all slots as they are in the file now. [n_slots] */

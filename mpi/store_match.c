@@ -89,10 +89,21 @@ static void shape_text(const int64_t *size, int n, char *out, size_t room) {
     if (used < room) snprintf(out + used, room - used, "]");
 }
 
-/* Looks one dataset over the slots up and compares type and shape. Sizes of 0 in the schema take the file's. */
-static int match_column(struct store *s, const struct store_field *f, int64_t file_bytes, struct store_column *c,
+/* Is this HDF5 type what the store writes for `type`? */
+static int is_type(hid_t found, enum store_type type) {
+    hid_t wanted = store_type_make(type, 0);
+    int same = wanted >= 0 && H5Tequal(found, wanted) > 0;
+    if (wanted >= 0) H5Tclose(wanted);
+    H5Eclear2(H5E_DEFAULT);
+    return same;
+}
+
+/* Looks one dataset over the slots up and compares type and shape. What the schema leaves open (store.h, for reading) is taken
+ * from the file. */
+static int match_column(struct store *s, const struct store_field *wish, int64_t file_bytes, struct store_column *c,
                         struct pva_error *err) {
-    *c = (struct store_column){.type = f->type, .n_dims = f->n_dims};
+    struct store_field field = *wish, *f = &field;
+    *c = (struct store_column){0};
     snprintf(c->name, sizeof c->name, "%s", f->name);
     for (int i = 0; i < f->n_dims; i++) snprintf(c->dim_names[i], STORE_NAME_SIZE, "%s", f->dims[i].name);
     hid_t d = -1;
@@ -104,6 +115,12 @@ static int match_column(struct store *s, const struct store_field *f, int64_t fi
         store_hdf5_fail(err, PVA_INPUT, "%s: /%s has no type or shape", s->path, f->name);
         goto done;
     }
+    if (f->n_dims == STORE_ANY_DIMS) {
+        f->n_dims = rank - 1 < 0 ? 0 : rank - 1 > STORE_MAX_DIMS ? STORE_MAX_DIMS : rank - 1;
+        for (int i = 0; i < f->n_dims; i++) f->dims[i] = (struct store_dim){"", 0};
+    }
+    if (f->type == STORE_ANY_FLOAT) f->type = is_type(type, STORE_BF16) ? STORE_BF16 : STORE_F32;
+    c->type = f->type, c->n_dims = f->n_dims;
     int64_t text_size = f->text_size;
     if (f->type == STORE_BYTES && text_size == 0 && H5Tget_class(type) == H5T_STRING && !H5Tis_variable_str(type))
         text_size = (int64_t)H5Tget_size(type);

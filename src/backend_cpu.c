@@ -3,6 +3,7 @@
 #include "cpu_isa.h"
 #include "cpu_linear.h"
 #include "cpu_rows.h"
+#include "cpu_sae.h"
 #include "pva/backend.h"
 
 #include <errno.h>
@@ -492,6 +493,21 @@ static int cpu_sample(struct pva_backend *be, struct pva_tensor logits, struct p
     return PVA_OK;
 }
 
+static int cpu_jumprelu_encode(struct pva_backend *be, struct pva_tensor x, const struct pva_jumprelu *sae, struct pva_tensor indices,
+                               struct pva_tensor values, struct pva_tensor tallies, struct pva_error *err) {
+    int64_t n = x.rows, d = x.cols, m = sae->w_enc.cols;
+    PVA_ASSERT(sae->w_enc.dtype == PVA_F32 && sae->w_enc.rows == d && sae->b_enc.cols == m && sae->threshold.cols == m);
+    PVA_ASSERT(sae->first >= 0 && sae->count >= 0 && sae->first <= m && sae->count <= m - sae->first);
+    PVA_ASSERT(indices.dtype == PVA_I32 && indices.rows == n && indices.cols == sae->count && values.rows == n && values.cols == sae->count);
+    PVA_ASSERT(tallies.dtype == PVA_I32 && tallies.rows == n && tallies.cols == PVA_JUMPRELU_TALLIES);
+    const struct cpu_sae_args args = {
+        .x = f32_of(x), .n = n, .d = d, .w = (const char *)data_of(sae->w_enc) + sae->first * (int64_t)sizeof(float), .stride = m, .first = sae->first,
+        .count = sae->count, .bias = f32_of(sae->b_enc) + sae->first, .threshold = f32_of(sae->threshold) + sae->first, .indices = data_of(indices),
+        .values = f32_of(values), .tallies = data_of(tallies), .n_threads = be->n_threads, .isa = be->isa,
+    };
+    return cpu_sae_encode(&args, err);
+}
+
 const struct pva_backend_ops pva_backend_cpu = {
     .name = "cpu",
     .open = cpu_open,
@@ -516,4 +532,5 @@ const struct pva_backend_ops pva_backend_cpu = {
     .ablate_direction = cpu_ablate_direction,
     .softcap = cpu_softcap,
     .sample = cpu_sample,
+    .jumprelu_encode = cpu_jumprelu_encode,
 };

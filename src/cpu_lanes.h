@@ -46,6 +46,7 @@ static inline lanes lanes_pow2(lanes n) { /* 2^n for whole n in [-126, 127] */
 static inline lanes lanes_where_less(lanes a, lanes b, lanes yes, lanes no) {
     return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), yes);
 }
+static inline unsigned lanes_mask_less(lanes a, lanes b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); } /* bit j: a[j] < b[j] */
 
 #elif defined(CPU_LANES_AVX2)
 #include <immintrin.h>
@@ -95,6 +96,10 @@ static inline lanes lanes_where_less(lanes a, lanes b, lanes yes, lanes no) {
     return (lanes){_mm256_blendv_ps(no.lo, yes.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ)),
                    _mm256_blendv_ps(no.hi, yes.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ))};
 }
+static inline unsigned lanes_mask_less(lanes a, lanes b) {
+    unsigned lo = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a.lo, b.lo, _CMP_LT_OQ));
+    return lo | (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(a.hi, b.hi, _CMP_LT_OQ)) << 8;
+}
 
 #else
 
@@ -127,6 +132,11 @@ static inline float lanes_one_pow2(float n) {
 }
 static inline lanes lanes_pow2(lanes n) { LANES_OF(lanes_one_pow2(n.v[j])); }
 static inline lanes lanes_where_less(lanes a, lanes b, lanes yes, lanes no) { LANES_OF(a.v[j] < b.v[j] ? yes.v[j] : no.v[j]); }
+static inline unsigned lanes_mask_less(lanes a, lanes b) {
+    unsigned mask = 0;
+    for (int j = 0; j < LANES; j++) mask |= (unsigned)(a.v[j] < b.v[j]) << j;
+    return mask;
+}
 #undef LANES_OF
 
 #endif

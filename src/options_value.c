@@ -1,6 +1,8 @@
 /* One value as text: what each type of option takes. */
 #include "options_private.h"
 
+#include "pva/utf8.h"
+
 #include <ctype.h>
 #include <errno.h>
 #include <math.h>
@@ -57,27 +59,9 @@ static int parse_choice(const char *choices, const char *text, struct pva_error 
     return pva_fail(err, PVA_USAGE, "expected one of %s, got \"%s\"", choices, text);
 }
 
-/* Settings are written to YAML, JSON and HDF5, all of which hold UTF-8 only. Overlong forms, surrogates and what lies beyond
- * U+10FFFF are not UTF-8 (Unicode 15, table 3-7). */
-static int is_utf8(const char *text) {
-    for (const unsigned char *p = (const unsigned char *)text; *p;) {
-        int more = *p < 0x80                  ? 0
-                   : *p >= 0xc2 && *p <= 0xdf ? 1
-                   : *p >= 0xe0 && *p <= 0xef ? 2
-                   : *p >= 0xf0 && *p <= 0xf4 ? 3
-                                              : -1;
-        if (more < 0) return 0;
-        unsigned char low = *p == 0xe0 ? 0xa0 : *p == 0xf0 ? 0x90 : 0x80, high = *p == 0xed ? 0x9f : *p == 0xf4 ? 0x8f : 0xbf;
-        if (more && (p[1] < low || p[1] > high)) return 0;
-        for (int i = 2; i <= more; i++)
-            if ((p[i] & 0xc0) != 0x80) return 0;
-        p += more + 1;
-    }
-    return 1;
-}
-
 int options_parse_value(struct setting *s, const char *text, struct pva_error *err) {
-    if (!is_utf8(text)) return pva_fail(err, PVA_USAGE, "expected UTF-8 text, got other bytes");
+    /* Settings are written to YAML, JSON and HDF5, all of which hold UTF-8 only. */
+    if (pva_utf8_valid_prefix(text, strlen(text)) != strlen(text)) return pva_fail(err, PVA_USAGE, "expected UTF-8 text, got other bytes");
     switch (s->spec->type) {
     case PVA_OPT_FLAG: return parse_flag(s, text, err);
     case PVA_OPT_INT:

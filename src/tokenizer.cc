@@ -1,5 +1,6 @@
 /* A thin C face on libsentencepiece; the only C++ here. No exception leaves this file. */
 #include "pva/tokenizer.h"
+#include "pva/utf8.h"
 
 #include "input_file.h"
 #include "tokenizer_check.h"
@@ -114,7 +115,7 @@ int pva_tokenizer_encode(const struct pva_tokenizer *t, const char *text, size_t
     return guarded("text to tokens", err, [&] {
         if (n_bytes > max_text_bytes)
             return pva_fail(err, PVA_INPUT, "text has %zu bytes, expected at most %zu", n_bytes, max_text_bytes);
-        size_t valid = utf8_valid_prefix(text, n_bytes);
+        size_t valid = pva_utf8_valid_prefix(text, n_bytes);
         if (valid != n_bytes) return pva_fail(err, PVA_INPUT, "text is not UTF-8 at byte %zu", valid);
         std::vector<int> found;
         auto status = t->model.Encode(absl::string_view(text, n_bytes), &found);

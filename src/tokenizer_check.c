@@ -1,5 +1,7 @@
 #include "tokenizer_check.h"
 
+#include "pva/utf8.h"
+
 #include <math.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -89,23 +91,6 @@ static struct reader enter(const struct reader *r, const struct field *f) {
     return (struct reader){r->name, r->start, f->bytes, f->bytes + f->size};
 }
 
-size_t utf8_valid_prefix(const char *text, size_t n) {
-    const unsigned char *s = (const unsigned char *)text;
-    size_t i = 0;
-    while (i < n) {
-        unsigned char c = s[i];
-        size_t tail = c < 0x80 ? 0 : c >= 0xc2 && c < 0xe0 ? 1 : c >= 0xe0 && c < 0xf0 ? 2 : c >= 0xf0 && c < 0xf5 ? 3 : 9;
-        if (tail == 9 || n - i <= tail) return i;
-        for (size_t k = 1; k <= tail; k++)
-            if ((s[i + k] & 0xc0) != 0x80) return i;
-        if ((c == 0xe0 && s[i + 1] < 0xa0) || (c == 0xed && s[i + 1] > 0x9f) || (c == 0xf0 && s[i + 1] < 0x90) ||
-            (c == 0xf4 && s[i + 1] > 0x8f))
-            return i; /* overlong, surrogate, beyond U+10FFFF */
-        i += tail + 1;
-    }
-    return n;
-}
-
 /* "<0x00>" .. "<0xFF>", upper case; -1 for anything else. */
 static int byte_of_piece(const struct piece *p) {
     static const char digits[] = "0123456789ABCDEF";
@@ -150,7 +135,7 @@ static int read_piece(const struct reader *r, const struct field *message, struc
         }
     }
     if (!p.size || p.size >= MAX_PIECE_BYTES || memchr(p.text, 0, p.size) ||
-        utf8_valid_prefix((const char *)p.text, p.size) != p.size)
+        pva_utf8_valid_prefix((const char *)p.text, p.size) != p.size)
         return pva_fail(err, PVA_INPUT, "%s: piece %zu is not a text of 1 to %d bytes of UTF-8", r->name, v->n,
                         MAX_PIECE_BYTES - 1);
     if (!isfinite(score)) return pva_fail(err, PVA_INPUT, "%s: piece %zu has a score that is not a number", r->name, v->n);
@@ -170,7 +155,7 @@ static int read_trainer(const struct reader *r, const struct field *message, str
     uint64_t model_type = 1, byte_fallback = 0;
     while (in.at < in.end) {
         if (read_field(&in, &f, err)) return err->code;
-        if (f.number == 44 && f.wire == BYTES && utf8_valid_prefix((const char *)f.bytes, f.size) != f.size)
+        if (f.number == 44 && f.wire == BYTES && pva_utf8_valid_prefix((const char *)f.bytes, f.size) != f.size)
             return pva_fail(err, PVA_INPUT, "%s: the text that stands for the unknown token is not UTF-8", r->name);
         if (f.number != 3 && f.number != 35) continue;
         if (expect_wire(&in, &f, VARINT, err)) return err->code;

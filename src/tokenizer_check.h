@@ -18,9 +18,6 @@ extern "C" {
  * `name` stands for the file in messages. */
 int tokenizer_check(const char *name, const unsigned char *bytes, size_t size, struct pva_error *err);
 
-/* Length of the valid UTF-8 at the start of text: n_bytes when all of it is (no surrogates, no overlong forms). */
-size_t utf8_valid_prefix(const char *text, size_t n_bytes);
-
 #ifdef __cplusplus
 }
 #endif

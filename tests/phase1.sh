@@ -68,6 +68,61 @@ assert [s["solution"] for s in samples] == [r["program"] for r in results]
 assert all(r["completion"].find(r["program"].strip()) >= 0 for r in results)
 P
 
+# many positions of the residual stream: the same bytes again, the file says how many are filled, and all ways agree with each other
+few="--end 5 --batch-size"
+check run all1 1 --positions all $few 1
+check run all3 3 --positions all $few 5
+check run generated 2 --positions generated $few 3
+check run latest 1 --positions last-generated $few 3
+check run half 1 --positions generated --resid-dtype bf16 $few 3
+datasets="$datasets n_positions" same "$dir/all1/phase1.h5" "$dir/all3/phase1.h5"
+for f in one all1 generated latest half; do
+    for d in resid n_prompt n_new; do h5dump -d /$d -b NATIVE -o "$dir/$f.$d" "$dir/$f/phase1.h5" >/dev/null || fail "h5dump $f $d"; done
+done
+for f in all1 generated half; do h5dump -d /n_positions -b NATIVE -o "$dir/$f.n_positions" "$dir/$f/phase1.h5" >/dev/null || fail "h5dump $f n_positions"; done
+check python3 - "$dir" <<'P'
+import struct, sys
+def read(name, code="i"):
+    data = open(sys.argv[1] + "/" + name, "rb").read()
+    return struct.unpack("<%d%s" % (len(data) // struct.calcsize(code), code), data)
+n_prompt, n_new = read("all1.n_prompt"), read("all1.n_new")
+def rows(name, width, n):  # [problem][position] -> values of all layers
+    data = open(sys.argv[1] + "/" + name + ".resid", "rb").read()
+    size = len(data) // 6
+    return [[data[i * size + p * width:i * size + (p + 1) * width] for p in range(size // width)] for i in range(n)]
+n = 6
+last = open(sys.argv[1] + "/one.resid", "rb").read()
+width = len(last) // 30
+every, some, half = rows("all1", width, n), rows("generated", width, n), rows("half", width, n)
+latest = rows("latest", width, n)
+filled, filled_some = read("all1.n_positions"), read("generated.n_positions")
+assert len(filled) == n and read("half.n_positions") == filled_some
+zero = bytes(width)
+for i in range(n):
+    assert n_prompt[i] + n_new[i] - 1 <= filled[i] <= n_prompt[i] + n_new[i] and n_new[i] > 0, (i, filled[i])
+    assert filled_some[i] == filled[i] - n_prompt[i]
+    assert all(r != zero for r in every[i][:filled[i]]) and all(r == zero for r in every[i][filled[i]:])
+    assert every[i][n_prompt[i] - 1] == last[i * width:(i + 1) * width]
+    assert latest[i] == [every[i][filled[i] - 1]]
+    assert some[i][:filled_some[i]] == every[i][n_prompt[i]:filled[i]] and all(r == zero for r in some[i][filled_some[i]:])
+    assert len(some[i]) == 260 - min(n_prompt)
+    for a, b in zip(some[i], half[i]):
+        assert all(abs(x - y) <= abs(x) * 2 ** -8 for x, y in zip(*(struct.unpack("<%df" % (width // 4), r) for r in (a, b))))
+P
+refuses 5 'resid_position' "$PVA_MPI" phase1 --run "$dir/all1" $args --end 5 --positions generated
+check "$PVA_MPI" phase1 --model "$m" --problems "$p" --positions all --max-tokens 260 --dry-run >"$dir/plan"
+check grep -q '^capture .* all, up to 260 positions: ' "$dir/plan"
+# a disk that cannot hold it: nothing is computed, nothing is left but the directory that was there
+mkdir "$dir/small"
+if mount -t tmpfs -o size=1m none "$dir/small" 2>/dev/null; then
+    refuses 4 'need .* GB, its disk has 0.001 GB free' "$PVA_MPI" phase1 --run "$dir/small/run" $args --positions all
+    refuses 4 'need .* GB, its disk has 0.001 GB free' "$PVA_MPI" phase1 --run "$dir/small/run" $args --positions all --dry-run
+    check test -z "$(ls "$dir/small")"
+    umount "$dir/small"
+else
+    echo "SKIP a disk too small: no mount allowed here"
+fi
+
 # running it again changes nothing and is quick
 cp "$dir/one/phase1.h5" "$dir/before.h5"
 check run one 2

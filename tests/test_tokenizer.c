@@ -1,4 +1,5 @@
 #include "pva/tokenizer.h"
+#include "pva/utf8.h"
 #include "check.h"
 #include "scratch.h"
 #include "tokenizer_check.h"
@@ -144,7 +145,7 @@ static void test_every_character(void) {
         if ((c >= 0xd800 && c < 0xe000) || c == 0x2581) continue; /* surrogates are no characters; U+2581 stands for a space */
         static const unsigned char lead[] = {0, 0, 0xc0, 0xe0, 0xf0};
         for (size_t i = k; i-- > 0;) one[i] = (char)(i ? 0x80 | (c >> 6 * (k - 1 - i) & 0x3f) : lead[k] | c >> 6 * (k - 1));
-        wrong += utf8_valid_prefix(one, k) != k;
+        wrong += pva_utf8_valid_prefix(one, k) != k;
         if (c >= 0x3000 && c % 13) continue; /* the rest in samples: seconds otherwise */
         if (c < 0x1000 || c % 91 == 0) wrong += compare(t, one, k, NULL, NULL);
         memcpy(all + n, one, k);

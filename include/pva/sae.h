@@ -18,13 +18,16 @@ extern "C" {
 struct pva_sae_file {
     char path[3072];
     int layer;
-    int64_t n_latents; /* from the folder's name, width_16k -> 16384 */
+    int64_t n_latents; /* of the file itself: its header is read */
     double l0;         /* from the folder's name, average_l0_82; NaN when the file does not say */
 };
 
-/* Finds one autoencoder for each marked layer below `directory`: layer_N/width_W/average_l0_X/params.npz, or SAELens' safetensors.
- * width: "16k", "131k" ...; NULL: the only one there is. l0: "canonical" (the release's table, else closest to 100), "smallest", "largest", or a number (the
- * closest; ties to the smaller). layers: marks [n_layers]. out: [n_layers], entry L belongs to layer L. A marked layer without one is PVA_INPUT and names it. */
+/* Finds one autoencoder for each marked layer below `directory`, at any depth: layer_N/width_W/average_l0_X/params.npz, or SAELens' sae_weights.safetensors below
+ * layer_N or blocks.N.hook_resid_post.
+ * width: "16k", "131k" ...; NULL: the only one there is (several are PVA_USAGE). l0: NULL or "canonical" (the release's table when its name, such as
+ * gemma-scope-2b-pt-res, is in the path; else closest to 100), "smallest", "largest", or a number (the closest); ties go to the smaller L0, then to the first
+ * path. layers: marks [n_layers]. out: [n_layers], entry L belongs to layer L, those of unmarked layers have an empty path. A marked layer without one is
+ * PVA_INPUT and names it. The files chosen are opened once, so a damaged one is found here. */
 int pva_sae_scan(const char *directory, const char *width, const char *l0, int n_layers, const unsigned char *layers, struct pva_sae_file *out,
                  struct pva_error *err);
 
@@ -38,6 +41,11 @@ void pva_sae_close(struct pva_sae **sae);
 int64_t pva_sae_d_model(const struct pva_sae *sae);
 int64_t pva_sae_n_latents(const struct pva_sae *sae);
 size_t pva_sae_bytes(const struct pva_sae *sae); /* read by an encoding: W_enc and the vectors */
+const char *pva_sae_path(const struct pva_sae *sae); /* of the weights */
+const float *pva_sae_thresholds(const struct pva_sae *sae); /* [n_latents] */
+
+/* Asks the system to read W_enc into memory in the background: call it for the next layer's file, then encode with this one's. */
+void pva_sae_read_ahead(const struct pva_sae *sae);
 
 /* out [d_model]: row `latent` of W_dec as it is stored (about, not exactly, of unit length). */
 int pva_sae_decoder_row(const struct pva_sae *sae, int64_t latent, float *out, struct pva_error *err);
@@ -52,13 +60,17 @@ struct pva_sparse {
 };
 void pva_sparse_free(struct pva_sparse *s);
 
-/* x: [n, d_model] in host memory. The dense [n, n_latents] is never written. A row's result does not depend on the other rows or the number of
- * threads. */
+/* x: [n, d_model] in host memory, finite. The dense [n, n_latents] is never written. A row's result does not depend on the other rows, the number of
+ * threads or the CPU's instruction set (backend.h, jumprelu_encode). W_enc is used where it is mapped; a compressed, column-major or not float32 one is
+ * converted once and kept. A W_enc with a NaN or an infinity is PVA_INPUT and names the latent. Not for several threads with one `sae`. */
 int pva_sae_encode(const struct pva_sae *sae, const struct pva_backend_ops *ops, struct pva_backend *be, const float *x, int64_t n,
                    struct pva_sparse *out, struct pva_error *err);
 
 /* x' [n, d_model] from encoded rows. */
 int pva_sae_decode(const struct pva_sae *sae, const struct pva_sparse *a, float *out, struct pva_error *err);
+
+/* Fraction of variance unexplained: sum |x - x'|^2 / sum |x - mean of x|^2 over n rows, in double. NaN when the rows are all the same. */
+double pva_sae_unexplained(const float *x, const float *reconstruction, int64_t n, int64_t d_model);
 
 /* SHA-256, 64 hexadecimal digits, over shapes, thresholds and samples of the weights: tells autoencoders apart. */
 int pva_sae_fingerprint(const struct pva_sae *sae, char out[65], struct pva_error *err);

@@ -2,6 +2,7 @@
  * refused. The same bytes as JSON lines, in both directions. */
 #include "fuzz.h"
 #include "pva/tokenizer.h"
+#include "pva/utf8.h"
 #include "tokenizer_check.h"
 
 static struct pva_tokenizer *tiny(void) {
@@ -22,7 +23,7 @@ static void through_tokens(const struct pva_tokenizer *t, const char *text, size
     size_t n, n_back, n_wanted = 0;
     int status = pva_tokenizer_encode(t, text, size, &ids, &n, &err);
     fuzz_check_status(status, &err);
-    PVA_ASSERT(wanted && (status == 0) == (utf8_valid_prefix(text, size) == size));
+    PVA_ASSERT(wanted && (status == 0) == (pva_utf8_valid_prefix(text, size) == size));
     if (!status) {
         for (size_t i = 0; i < size; n_wanted++) {
             int block = size - i >= 3 && !memcmp(text + i, "\xe2\x96\x81", 3);

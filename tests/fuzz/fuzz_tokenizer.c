@@ -1,6 +1,7 @@
 /* A tokenizer.model. One that is accepted must encode and decode: every id within the vocabulary, every text UTF-8. */
 #include "fuzz.h"
 #include "pva/tokenizer.h"
+#include "pva/utf8.h"
 #include "tokenizer_check.h"
 
 static void use(const struct pva_tokenizer *t) {
@@ -25,7 +26,7 @@ static void use(const struct pva_tokenizer *t) {
         for (size_t k = 0; k < n; k++) PVA_ASSERT(ids[k] >= 0 && ids[k] < n_vocab);
         status = pva_tokenizer_decode(t, ids, n, &back, &n_back, &err);
         fuzz_check_status(status, &err);
-        if (!status) PVA_ASSERT(utf8_valid_prefix(back, n_back) == n_back && !back[n_back]);
+        if (!status) PVA_ASSERT(pva_utf8_valid_prefix(back, n_back) == n_back && !back[n_back]);
         free(ids);
         free(back);
     }

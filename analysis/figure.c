@@ -1,0 +1,244 @@
+#include "pva/figure.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+static const char *const colours[PVA_N_COLOURS] = {"#3b7dd8", "#d9822b", "#2f9e6e", "#d64545", "#8e63ce", "#8a8f98"};
+
+/* gnuplot writes black where it means "the text's colour"; in the file that is what the reader has set. */
+static const char style[] = "<style>svg{color:#1c1e22;font-family:system-ui,sans-serif}@media(prefers-color-scheme:dark){svg{color:#e4e6ea}}"
+                            "@media print{svg{color:#000}}</style>\n";
+
+static int has_y(enum pva_series_kind kind) { return kind != PVA_SERIES_BAND; }
+static int has_interval(enum pva_series_kind kind) { return kind == PVA_SERIES_INTERVALS || kind == PVA_SERIES_BAND; }
+static int64_t n_of(const struct pva_series *s) { return s->kind == PVA_SERIES_LEVEL ? 1 : s->n; }
+
+/* ---- the numbers ---- */
+
+static void cell(FILE *out, const double *values, int64_t i) {
+    fputc(',', out);
+    if (values && !isnan(values[i])) fprintf(out, "%.12g", values[i]);
+}
+
+static void write_csv(FILE *out, const struct pva_figure *f) {
+    fputs("series,x,y,low,high\n", out);
+    for (int k = 0; k < f->n_series; k++) {
+        const struct pva_series *s = &f->series[k];
+        for (int64_t i = 0; i < n_of(s); i++) {
+            fputc('"', out);
+            for (const char *c = s->label ? s->label : ""; *c; c++) fputs(*c == '"' ? "\"\"" : (char[]){*c, 0}, out);
+            fputc('"', out);
+            cell(out, s->kind == PVA_SERIES_LEVEL ? NULL : s->x, i);
+            cell(out, has_y(s->kind) ? s->y : NULL, i);
+            cell(out, has_interval(s->kind) ? s->low : NULL, i);
+            cell(out, has_interval(s->kind) ? s->high : NULL, i);
+            fputc('\n', out);
+        }
+    }
+}
+
+/* ---- gnuplot's script ---- */
+
+static void text(FILE *out, const char *s) {
+    fputc('"', out);
+    for (; s && *s; s++) {
+        if (*s == '"' || *s == '\\') fputc('\\', out);
+        fputc(*s == '\n' ? ' ' : *s, out);
+    }
+    fputc('"', out);
+}
+
+static void write_data(FILE *out, const struct pva_figure *f) {
+    for (int k = 0; k < f->n_series; k++) {
+        const struct pva_series *s = &f->series[k];
+        if (s->kind == PVA_SERIES_LEVEL) continue;
+        fprintf(out, "$s%d << EOD\n", k);
+        for (int64_t i = 0; i < s->n; i++) {
+            double y = has_y(s->kind) ? s->y[i] : s->low[i], low = has_interval(s->kind) ? s->low[i] : y, high = has_interval(s->kind) ? s->high[i] : y;
+            if (isfinite(s->x[i]) && isfinite(y) && isfinite(low) && isfinite(high)) fprintf(out, "%.9g %.9g %.9g %.9g\n", s->x[i], y, low, high);
+        }
+        fputs("EOD\n", out);
+    }
+}
+
+static void write_plot(FILE *out, const struct pva_figure *f) {
+    fputs("plot ", out);
+    for (int k = 0; k < f->n_series; k++) {
+        const struct pva_series *s = &f->series[k];
+        const char *colour = colours[s->colour], *dash = s->dashed ? " dt 2" : "";
+        if (k) fputs(", ", out);
+        if (s->kind == PVA_SERIES_LEVEL) fprintf(out, "%.9g with lines lw 1.5 lc rgb \"%s\"%s", s->y[0], colour, dash);
+        else if (s->kind == PVA_SERIES_BAND) fprintf(out, "$s%d using 1:3:4 with filledcurves fs transparent solid 0.25 noborder lc rgb \"%s\"", k, colour);
+        else if (s->kind == PVA_SERIES_INTERVALS) 
+            fprintf(out, "$s%d using 1:3:(0):($4-$3) with vectors nohead lw 1.5 lc rgb \"%s\" notitle, $s%d using 1:2 with points pt 7 ps 0.6 lc rgb \"%s\"", k, colour,
+                    k, colour);
+        else if (s->kind == PVA_SERIES_POINTS) fprintf(out, "$s%d using 1:2 with points pt 7 ps 0.5 lc rgb \"%s\"", k, colour);
+        else if (s->kind == PVA_SERIES_DOTS) fprintf(out, "$s%d using 1:2 with points pt 7 ps 0.2 lc rgb \"%s\"", k, colour);
+        else if (s->kind == PVA_SERIES_BARS) fprintf(out, "$s%d using 1:2 with boxes fs transparent solid 0.7 noborder lc rgb \"%s\"", k, colour);
+        else {
+            const char *with = s->kind == PVA_SERIES_LINE ? "lines" : s->kind == PVA_SERIES_STEPS ? "steps" : "linespoints pt 7 ps 0.4";
+            fprintf(out, "$s%d using 1:2 with %s lw 2 lc rgb \"%s\"%s", k, with, colour, dash);
+        }
+        if (s->label && *s->label) fputs(" title ", out), text(out, s->label);
+        else fputs(" notitle", out);
+    }
+    fputc('\n', out);
+}
+
+/* An empty series would be gnuplot's error; a figure without any point says so instead. */
+static int n_points(const struct pva_series *s) {
+    int n = s->kind == PVA_SERIES_LEVEL;
+    for (int64_t i = 0; !n && i < s->n; i++) n = isfinite(s->x[i]) && isfinite(has_y(s->kind) ? s->y[i] : s->low[i]);
+    return n;
+}
+
+static void write_script(FILE *out, const struct pva_figure *f) {
+    struct pva_figure drawn = *f;
+    struct pva_series *kept = calloc((size_t)f->n_series + 1, sizeof *kept);
+    int keyed = 0;
+    drawn.series = kept, drawn.n_series = 0;
+    for (int k = 0; kept && k < f->n_series; k++)
+        if (n_points(&f->series[k])) kept[drawn.n_series++] = f->series[k], keyed |= f->series[k].label != NULL;
+    fprintf(out, "set terminal svg size %d,%d dynamic noenhanced font \"sans-serif,14\" background \"#ffffff00\"\n", f->width ? f->width : 540,
+            f->height ? f->height : 350);
+    fputs("set encoding utf8\nset border 3\nset tics nomirror out\nset grid lc rgb \"#8a8f98\" lw 0.3\nset boxwidth 0.8 relative\nset samples 2\n", out);
+    if (keyed) fputs("set key outside below horizontal\n", out);
+    else fputs("unset key\n", out);
+    if (f->title) fputs("set title ", out), text(out, f->title), fputc('\n', out);
+    if (f->x_label) fputs("set xlabel ", out), text(out, f->x_label), fputc('\n', out);
+    if (f->y_label) fputs("set ylabel ", out), text(out, f->y_label), fputc('\n', out);
+    if (f->x_logarithmic) fputs("set logscale x\n", out);
+    if (f->y_logarithmic) fputs("set logscale y\n", out);
+    if (f->x_range) fprintf(out, "set xrange [%.9g:%.9g]\n", f->x_range[0], f->x_range[1]);
+    if (f->y_range) fprintf(out, "set yrange [%.9g:%.9g]\n", f->y_range[0], f->y_range[1]);
+    if (f->x_names) {
+        fputs("set xtics (", out);
+        for (int i = 0; i < f->n_x_names; i++) {
+            if (i) fputs(", ", out);
+            text(out, f->x_names[i]);
+            fprintf(out, " %d", i);
+        }
+        fputs(")\n", out);
+        if (!f->x_range) fprintf(out, "set xrange [-0.6:%.9g]\n", f->n_x_names - 0.4);
+    }
+    if (drawn.n_series) {
+        write_data(out, &drawn);
+        write_plot(out, &drawn);
+    } else fputs("set label \"no data\" at screen 0.5,0.5 center\nset xrange [0:1]\nset yrange [0:1]\nplot NaN notitle\n", out);
+    free(kept);
+}
+
+/* ---- running it ---- */
+
+/* Feeds the script, gathers both outputs. The three pipes are served in turn, so that none fills while another is waited for. */
+static int run_gnuplot(const char *script, size_t n_script, char **svg, size_t *n_svg, struct pva_error *err) {
+    int in[2], out[2], said[2];
+    char complaint[400] = "";
+    size_t n_complaint = 0, fed = 0;
+    pid_t child;
+    if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC) || pipe2(said, O_CLOEXEC)) return pva_fail(err, PVA_IO, "no pipe for gnuplot: %s", strerror(errno));
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, in[0], 0);
+    posix_spawn_file_actions_adddup2(&actions, out[1], 1);
+    posix_spawn_file_actions_adddup2(&actions, said[1], 2);
+    char *const arguments[] = {"gnuplot", "-", NULL};
+    int status = posix_spawnp(&child, "gnuplot", &actions, NULL, arguments, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    close(in[0]), close(out[1]), close(said[1]);
+    if (status) {
+        close(in[1]), close(out[0]), close(said[0]);
+        return pva_fail(err, PVA_IO, "gnuplot cannot be started (%s): the figures need it (Debian: gnuplot-nox)", strerror(status));
+    }
+    fcntl(in[1], F_SETFL, O_NONBLOCK);
+    struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
+    sigaction(SIGPIPE, &ignore, &before); /* gnuplot may leave before it has read all */
+    FILE *memory = open_memstream(svg, n_svg);
+    struct pollfd p[3] = {{in[1], POLLOUT, 0}, {out[0], POLLIN, 0}, {said[0], POLLIN, 0}};
+    while (memory && (p[1].fd >= 0 || p[2].fd >= 0)) {
+        char buffer[1 << 16];
+        if (poll(p, 3, 60000) == 0) kill(child, SIGKILL);
+        if (p[0].fd >= 0 && p[0].revents) {
+            ssize_t n = write(p[0].fd, script + fed, n_script - fed);
+            if (n > 0) fed += (size_t)n;
+            if (fed == n_script || (n < 0 && errno != EAGAIN && errno != EINTR)) close(p[0].fd), p[0].fd = -1;
+        }
+        for (int i = 1; i < 3; i++) {
+            if (p[i].fd < 0 || !p[i].revents) continue;
+            ssize_t n = read(p[i].fd, buffer, sizeof buffer);
+            if (n <= 0) close(p[i].fd), p[i].fd = -1;
+            else if (i == 1) fwrite(buffer, 1, (size_t)n, memory);
+            else if (n_complaint < sizeof complaint - 1) n_complaint += (size_t)snprintf(complaint + n_complaint, sizeof complaint - n_complaint, "%.*s", (int)n, buffer);
+        }
+    }
+    for (int i = 0; i < 3; i++)
+        if (p[i].fd >= 0) close(p[i].fd);
+    waitpid(child, &status, 0);
+    sigaction(SIGPIPE, &before, NULL);
+    if (!memory || fclose(memory)) return pva_fail(err, PVA_IO, "out of memory");
+    if (status || *n_svg == 0) {
+        for (char *c = complaint; *c; c++)
+            if (*c == '\n') *c = ' ';
+        return pva_fail(err, PVA_IO, "gnuplot failed: %s", complaint);
+    }
+    return PVA_OK;
+}
+
+/* The picture without gnuplot's colours for text and without its own mark. */
+static void write_svg(FILE *out, const char *svg) {
+    static const char *const replaced[][2] = {{"color=\"black\"", "color=\"inherit\""}, {"stroke=\"black\"", "stroke=\"currentColor\""}, {"stroke='black'", "stroke='currentColor'"}, {"fill=\"black\"", "fill=\"currentColor\""}, {"<title>Gnuplot</title>\n", ""}};
+    const char *canvas = strstr(svg, "<g id=\"gnuplot_canvas\">");
+    for (const char *c = svg; *c;) {
+        if (c == canvas) fputs(style, out);
+        size_t skip = 0;
+        for (size_t i = 0; i < sizeof replaced / sizeof *replaced && !skip; i++)
+            if (!strncmp(c, replaced[i][0], strlen(replaced[i][0]))) skip = strlen(replaced[i][0]), fputs(replaced[i][1], out);
+        if (!skip && !strncmp(c, "<desc>", 6)) {
+            const char *end = strstr(c, "</desc>\n");
+            if (end) skip = (size_t)(end - c) + 8;
+        }
+        if (!skip) fputc(*c, out), skip = 1;
+        c += skip;
+    }
+}
+
+static int publish(const char *directory, const char *name, const char *ending, const struct pva_figure *figure, const char *svg, struct pva_error *err) {
+    char path[4096], partial[4200];
+    snprintf(path, sizeof path, "%s/%s.%s", directory, name, ending);
+    snprintf(partial, sizeof partial, "%s.partial", path);
+    FILE *out = fopen(partial, "we");
+    if (!out) return pva_fail(err, PVA_IO, "%s: %s", partial, strerror(errno));
+    if (svg) write_svg(out, svg);
+    else write_csv(out, figure);
+    int bad = fflush(out) || ferror(out);
+    bad |= fclose(out) != 0;
+    if (bad || rename(partial, path)) {
+        pva_fail(err, PVA_IO, "%s: cannot be written: %s", path, strerror(errno));
+        unlink(partial);
+    }
+    return err->code;
+}
+
+int pva_figure_write(const struct pva_figure *figure, const char *directory, const char *name, struct pva_error *err) {
+    char *script = NULL, *svg = NULL;
+    size_t n_script = 0, n_svg = 0;
+    if (publish(directory, name, "csv", figure, NULL, err)) return err->code;
+    FILE *memory = open_memstream(&script, &n_script);
+    if (!memory) return pva_fail(err, PVA_IO, "out of memory");
+    write_script(memory, figure);
+    if (fclose(memory)) pva_fail(err, PVA_IO, "out of memory");
+    else if (!run_gnuplot(script, n_script, &svg, &n_svg, err)) publish(directory, name, "svg", figure, svg, err);
+    free(script), free(svg);
+    return err->code;
+}

@@ -1,0 +1,10 @@
+/* bench.h - what `bench` can measure besides the model itself. Each prints its figures on standard output. */
+#ifndef BENCH_H
+#define BENCH_H
+
+#include "pva/error.h"
+#include "pva/options.h"
+
+int bench_maxt(const struct pva_options *o, struct pva_error *err); /* permutation max-T: --latents, --items, --permutations, --threads */
+
+#endif

@@ -1,0 +1,286 @@
+/* Autoencoders: golden files in every layout, rows that do not depend on anything but themselves, scanning, and files that are refused. */
+#include "check.h"
+#include "scratch.h"
+
+#include "cpu_isa.h"
+#include "pva/npz.h"
+#include "pva/rng.h"
+#include "pva/sae.h"
+
+#include <float.h>
+
+static struct pva_error err;
+
+static struct pva_backend *open_backend(int n_threads, const char *isa) {
+    struct pva_backend_settings settings = {.n_threads = n_threads, .isa = isa};
+    struct pva_backend *be = NULL;
+    struct pva_error e = {0};
+    CHECK_FATAL(!pva_backend_cpu.open(&settings, &be, &e));
+    return be;
+}
+
+static const char *golden(const char *name) {
+    static char paths[8][700];
+    static int next;
+    char *path = paths[next++ % 8];
+    snprintf(path, sizeof paths[0], "%s/tests/golden/sae/%s", getenv("PVA_TEST_SOURCE"), name);
+    return path;
+}
+
+/* ---- golden ---- */
+
+struct golden {
+    struct pva_npz *npz;
+    int64_t n, d, m;
+    float *x, *threshold, *w_dec, *reconstruction;
+    const double *z;
+    float fvu, l0;
+    int32_t n_near;
+};
+
+static float *floats(struct pva_npz *npz, const char *name) {
+    const struct pva_npy *a = pva_npz_find(npz, name);
+    CHECK_FATAL(a != NULL);
+    float *out = malloc((size_t)a->n_elements * sizeof *out + 1);
+    CHECK_FATAL(out && !pva_npz_to_f32(npz, a, out, &err));
+    return out;
+}
+
+static void open_golden(struct golden *g) {
+    const void *data;
+    CHECK_FATAL(!pva_npz_open(golden("expected.npz"), &g->npz, &err));
+    const struct pva_npy *z = pva_npz_find(g->npz, "z"), *x = pva_npz_find(g->npz, "x");
+    g->n = z->shape[0], g->m = z->shape[1], g->d = x->shape[1];
+    g->x = floats(g->npz, "x"), g->threshold = floats(g->npz, "threshold"), g->w_dec = floats(g->npz, "w_dec");
+    g->reconstruction = floats(g->npz, "reconstruction");
+    float *fvu = floats(g->npz, "fvu"), *l0 = floats(g->npz, "l0");
+    g->fvu = fvu[0], g->l0 = l0[0];
+    free(fvu);
+    free(l0);
+    CHECK_FATAL(!pva_npz_data(g->npz, pva_npz_find(g->npz, "n_near"), &data, &err));
+    memcpy(&g->n_near, data, sizeof g->n_near);
+    double *copy = malloc((size_t)(g->n * g->m) * sizeof *copy);
+    CHECK_FATAL(copy && !pva_npz_data(g->npz, z, &data, &err));
+    memcpy(copy, data, (size_t)(g->n * g->m) * sizeof *copy);
+    g->z = copy;
+}
+
+static void close_golden(struct golden *g) {
+    pva_npz_close(&g->npz);
+    free(g->x);
+    free(g->threshold);
+    free(g->w_dec);
+    free(g->reconstruction);
+    free((void *)g->z);
+}
+
+/* Number of mistakes: a support that differs where z is not within 1e-5 of its threshold, or a value that is off by more than 1e-5 of the largest. */
+static int count_mistakes(const struct golden *g, const struct pva_sparse *a) {
+    int mistakes = a->n_rows != g->n || a->n_latents != g->m || a->indptr[0] != 0;
+    double largest = 0;
+    for (int64_t i = 0; i < g->n * g->m; i++)
+        if (fabs(g->z[i]) > largest) largest = fabs(g->z[i]);
+    for (int64_t i = 0; !mistakes && i < g->n; i++) {
+        int64_t at = a->indptr[i];
+        for (int64_t j = 0; j < g->m; j++) {
+            double z = g->z[i * g->m + j], theta = g->threshold[j];
+            int active = at < a->indptr[i + 1] && a->indices[at] == j;
+            if (active != (z > theta) && !(fabs(z - theta) < 1e-5 * theta && z != theta)) mistakes++;
+            if (active && !(fabs(a->data[at] - z) <= 1e-5 * largest)) mistakes++;
+            at += active;
+        }
+        if (at != a->indptr[i + 1]) mistakes++; /* entries out of order */
+    }
+    return mistakes;
+}
+
+static void test_golden(void) {
+    static const char *const layouts[] = {"stored.npz", "deflated.npz", "fortran.npz", "wide.npz", "saelens", "saelens/sae_weights.safetensors"};
+    struct golden g = {0};
+    char first[65] = "", fingerprint[65];
+    open_golden(&g);
+    for (int isa = 0; isa < CPU_ISA_COUNT; isa++) {
+        if (!cpu_isa_available((enum cpu_isa)isa)) {
+            CHECK_SKIP("instruction set %s is not here", cpu_isa_name((enum cpu_isa)isa));
+            continue;
+        }
+        struct pva_backend *be = open_backend(2, cpu_isa_name((enum cpu_isa)isa));
+        for (size_t l = 0; l < sizeof layouts / sizeof *layouts; l++) {
+            struct pva_sae *sae = NULL;
+            struct pva_sparse a;
+            CHECK_OK(pva_sae_open(golden(layouts[l]), &sae, &err), err);
+            CHECK_FATAL(sae != NULL);
+            CHECK_INT(pva_sae_d_model(sae), g.d);
+            CHECK_INT(pva_sae_n_latents(sae), g.m);
+            CHECK_OK(pva_sae_encode(sae, &pva_backend_cpu, be, g.x, g.n, &a, &err), err);
+            CHECK_INT(count_mistakes(&g, &a), 0);
+            CHECK_INT(a.n_near, g.n_near);
+            CHECK_NEAR((double)a.indptr[g.n] / (double)g.n, g.l0, 1e-6);
+
+            float *out = malloc((size_t)(g.n * g.d) * sizeof *out), row[64];
+            CHECK_OK(pva_sae_decode(sae, &a, out, &err), err);
+            CHECK_NEAR(check_relative_error(out, g.reconstruction, (size_t)(g.n * g.d)), 0, 1e-5);
+            CHECK_NEAR(pva_sae_unexplained(g.x, out, g.n, g.d), g.fvu, 1e-5 * g.fvu);
+            free(out);
+            for (int64_t j = 0; j < g.m; j += 65) {
+                CHECK_OK(pva_sae_decoder_row(sae, j, row, &err), err);
+                CHECK(!memcmp(row, g.w_dec + j * g.d, (size_t)g.d * sizeof *row));
+            }
+            /* The same weights have the same fingerprint, whatever holds them. */
+            CHECK_OK(pva_sae_fingerprint(sae, fingerprint, &err), err);
+            if (!first[0]) memcpy(first, fingerprint, sizeof first);
+            CHECK_TEXT(fingerprint, first);
+
+            if (l == 0) { /* the comparison notices */
+                a.data[3] *= 1.1f;
+                CHECK(count_mistakes(&g, &a) > 0);
+                a.data[3] /= 1.1f, a.indices[5]++;
+                CHECK(count_mistakes(&g, &a) > 0);
+            }
+            pva_sparse_free(&a);
+            pva_sae_close(&sae);
+        }
+        pva_backend_cpu.close(&be);
+    }
+    close_golden(&g);
+}
+
+/* ---- invariance, and shapes that do not divide ---- */
+
+struct made {
+    int64_t n, d, m;
+    float *x, *w, *b, *theta;
+    char *odd; /* W_enc at an odd address */
+};
+
+static void make(struct made *s, int64_t n, int64_t d, int64_t m) {
+    *s = (struct made){.n = n, .d = d, .m = m};
+    s->x = malloc((size_t)(n * d) * 4 + 4), s->w = malloc((size_t)(d * m) * 4 + 4), s->b = malloc((size_t)m * 4), s->theta = malloc((size_t)m * 4);
+    s->odd = malloc((size_t)(d * m) * 4 + 8);
+    CHECK_FATAL(s->x && s->w && s->b && s->theta && s->odd);
+    for (int64_t i = 0; i < n * d; i++) s->x[i] = (float)pva_rng_normal(1, PVA_RNG_WEIGHTS, (uint32_t)i, 0, 0);
+    for (int64_t i = 0; i < d * m; i++) s->w[i] = (float)pva_rng_normal(1, PVA_RNG_WEIGHTS, (uint32_t)i, 1, 0);
+    for (int64_t i = 0; i < m; i++) s->b[i] = (float)pva_rng_normal(1, PVA_RNG_WEIGHTS, (uint32_t)i, 2, 0);
+    for (int64_t i = 0; i < m; i++) s->theta[i] = (float)(sqrt((double)d) * (0.5 + pva_rng_uniform(1, PVA_RNG_WEIGHTS, (uint32_t)i, 3, 0)));
+    memcpy(s->odd + 3, s->w, (size_t)(d * m) * 4);
+}
+
+static void unmake(struct made *s) {
+    free(s->x);
+    free(s->w);
+    free(s->b);
+    free(s->theta);
+    free(s->odd);
+}
+
+/* The operation itself, for latents first .. first + count of rows r0 .. r0 + n. Unused places of the outputs are zero. */
+static void run_op(struct pva_backend *be, const struct made *s, int64_t r0, int64_t n, int64_t first, int64_t count, int32_t *indices, float *values,
+                   int32_t *tallies) {
+    const struct pva_backend_ops *ops = &pva_backend_cpu;
+    struct pva_buffer *b[7] = {0};
+    struct pva_error e = {0};
+    const void *host[4] = {s->x + r0 * s->d, s->odd + 3, s->b, s->theta};
+    size_t bytes[4] = {(size_t)(n * s->d) * 4, (size_t)(s->d * s->m) * 4, (size_t)s->m * 4, (size_t)s->m * 4};
+    for (int i = 0; i < 4; i++) CHECK_FATAL(!ops->bind(be, host[i], bytes[i], &b[i], &e));
+    size_t entries = (size_t)(n * count), out_bytes[3] = {entries * 4, entries * 4, (size_t)n * 3 * 4};
+    for (int i = 0; i < 3; i++) CHECK_FATAL(!ops->alloc(be, out_bytes[i], &b[4 + i], &e));
+    struct pva_tensor x = {b[0], 0, PVA_F32, n, s->d}, ti = {b[4], 0, PVA_I32, n, count}, tv = {b[5], 0, PVA_F32, n, count}, tt = {b[6], 0, PVA_I32, n, 3};
+    struct pva_jumprelu op = {{b[1], 0, PVA_F32, s->d, s->m}, {b[2], 0, PVA_F32, 1, s->m}, {b[3], 0, PVA_F32, 1, s->m}, first, count};
+    CHECK_OK(ops->jumprelu_encode(be, x, &op, ti, tv, tt, &e), e);
+    CHECK_FATAL(!ops->download(be, ti, indices, &e) && !ops->download(be, tv, values, &e) && !ops->download(be, tt, tallies, &e));
+    for (int i = 0; i < 7; i++) ops->free(be, &b[i]);
+}
+
+static void test_rows(int64_t n, int64_t d, int64_t m) {
+    struct made s;
+    make(&s, n, d, m);
+    size_t entries = (size_t)(n * m);
+    int32_t *indices = malloc(entries * 4), *other = malloc(entries * 4), *tallies = malloc((size_t)n * 12), *other_tallies = malloc((size_t)n * 12);
+    float *values = malloc(entries * 4), *other_values = malloc(entries * 4);
+    CHECK_FATAL(indices && other && tallies && other_tallies && values && other_values);
+    struct pva_backend *be = open_backend(3, "c");
+    run_op(be, &s, 0, n, 0, m, indices, values, tallies);
+    pva_backend_cpu.close(&be);
+
+    int wrong = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t at = 0;
+        for (int64_t j = 0; j < m; j++) {
+            double z = s.b[j], size = fabs(s.b[j]);
+            for (int64_t k = 0; k < d; k++) z += (double)s.x[i * d + k] * s.w[k * m + j], size += fabs((double)s.x[i * d + k] * s.w[k * m + j]);
+            /* At most 256 fused sums, d/256 + 1 more: a relative error of that many halves of FLT_EPSILON over the sum of sizes. */
+            double limit = (double)((d < 256 ? d : 256) + d / 256 + 1) * 0.5 * FLT_EPSILON * size;
+            int active = at < tallies[i * 3] && indices[i * m + at] == j;
+            if (active != (z > s.theta[j]) && fabs(z - s.theta[j]) > limit) wrong++;
+            if (active && !(fabs(values[i * m + at] - z) <= limit)) wrong++;
+            at += active;
+        }
+        wrong += at != tallies[i * 3] || tallies[i * 3 + 2] != -1;
+    }
+    CHECK_INT(wrong, 0);
+
+    for (int isa = 0; isa < CPU_ISA_COUNT; isa++)
+        for (int threads = 1; threads <= 2 && cpu_isa_available((enum cpu_isa)isa); threads++) {
+            be = open_backend(threads, cpu_isa_name((enum cpu_isa)isa));
+            /* All rows; then one by one, each in two ranges of latents. */
+            run_op(be, &s, 0, n, 0, m, other, other_values, other_tallies);
+            CHECK(!memcmp(other_tallies, tallies, (size_t)n * 12));
+            for (int64_t i = 0; i < n; i++) {
+                CHECK(!memcmp(other + i * m, indices + i * m, (size_t)tallies[i * 3] * 4));
+                CHECK(!memcmp(other_values + i * m, values + i * m, (size_t)tallies[i * 3] * 4));
+            }
+            for (int64_t i = 0; i < n && n < 20; i++) {
+                int64_t half = m / 2;
+                int32_t t[3];
+                run_op(be, &s, i, 1, 0, half, other, other_values, t);
+                CHECK(!memcmp(other_values, values + i * m, (size_t)t[0] * 4));
+                int32_t before = t[0];
+                run_op(be, &s, i, 1, half, m - half, other, other_values, t);
+                CHECK_INT(before + t[0], tallies[i * 3]);
+                CHECK(!memcmp(other, indices + i * m + before, (size_t)t[0] * 4));
+                CHECK(!memcmp(other_values, values + i * m + before, (size_t)t[0] * 4));
+            }
+            pva_backend_cpu.close(&be);
+        }
+    free(indices);
+    free(other);
+    free(tallies);
+    free(other_tallies);
+    free(values);
+    free(other_values);
+    unmake(&s);
+}
+
+static void test_not_finite(void) {
+    struct made s;
+    make(&s, 7, 300, 700);
+    for (int isa = 0; isa < CPU_ISA_COUNT; isa++) {
+        static const float bad[] = {NAN, INFINITY, -INFINITY};
+        for (int b = 0; b < 3 && cpu_isa_available((enum cpu_isa)isa); b++) {
+            int32_t *indices = malloc(7 * 700 * 4), t[21];
+            float *values = malloc(7 * 700 * 4);
+            char *at = s.odd + 3 + (299 * 700 + 611) * 4; /* the last row, inside a vector of latents that are all far below */
+            memcpy(at, &bad[b], 4);
+            struct pva_backend *be = open_backend(1, cpu_isa_name((enum cpu_isa)isa));
+            run_op(be, &s, 0, 7, 0, 700, indices, values, t);
+            for (int i = 0; i < 7; i++) CHECK_INT(t[i * 3 + 2], 611);
+            pva_backend_cpu.close(&be);
+            free(indices);
+            free(values);
+        }
+    }
+    unmake(&s);
+}
+
+int main(void) {
+    if (!getenv("PVA_TEST_SOURCE")) return 77;
+    scratch_make();
+    test_golden();
+    test_rows(1, 1, 1);
+    test_rows(5, 300, 77);
+    test_rows(13, 513, 1031);
+    test_rows(67, 64, 640);
+    test_rows(3, 17, 128);
+    test_not_finite();
+    return check_report("sae");
+}
