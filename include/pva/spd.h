@@ -74,6 +74,8 @@ struct pva_spd_config {
  * where it is known, the line. Keys that older versions had are mapped or dropped; `warn` (may be NULL) is told. */
 int pva_spd_config_parse(const char *text, const char *name, void (*warn)(const char *line), struct pva_spd_config *out, struct pva_error *err);
 int pva_spd_config_read(const char *path, void (*warn)(const char *line), struct pva_spd_config *out, struct pva_error *err);
+/* Sets one key ("seed", "task_config.feature_probability") to a JSON value, and checks everything again. */
+int pva_spd_config_set(struct pva_spd_config *c, const char *key, const char *value, struct pva_error *err);
 void pva_spd_config_free(struct pva_spd_config *c);
 /* The settings as YAML; the caller frees it. NULL: out of memory. */
 char *pva_spd_config_print(const struct pva_spd_config *c);
