@@ -110,8 +110,8 @@ static void write_script(FILE *out, const struct pva_figure *f) {
     drawn.series = kept, drawn.n_series = 0;
     for (int k = 0; kept && k < f->n_series; k++)
         if (n_points(&f->series[k])) kept[drawn.n_series++] = f->series[k], keyed |= f->series[k].label != NULL;
-    fprintf(out, "set terminal svg size %d,%d dynamic noenhanced font \"sans-serif,13\" background \"#ffffff00\"\n", f->width ? f->width : 640,
-            f->height ? f->height : 400);
+    fprintf(out, "set terminal svg size %d,%d dynamic noenhanced font \"sans-serif,14\" background \"#ffffff00\"\n", f->width ? f->width : 540,
+            f->height ? f->height : 350);
     fputs("set encoding utf8\nset border 3\nset tics nomirror out\nset grid lc rgb \"#8a8f98\" lw 0.3\nset boxwidth 0.8 relative\nset samples 2\n", out);
     if (keyed) fputs("set key outside below horizontal\n", out);
     else fputs("unset key\n", out);

@@ -9,9 +9,6 @@ namespace {
 enum { KEPT = 4 };
 enum kind { NORM, ADD, ADD_NORM };
 
-/* By d alone: a row's sum must not depend on what else is in the batch. */
-unsigned threads_for(int64_t d) { return d <= 512 ? 128 : 512; }
-
 __device__ __forceinline__ float sum_squares(float sum, float4 v) {
     return fmaf(v.w, v.w, fmaf(v.z, v.z, fmaf(v.y, v.y, fmaf(v.x, v.x, sum))));
 }
@@ -73,7 +70,7 @@ __global__ void __launch_bounds__(512)
 template <typename Y, int KIND>
 int launch(const float *x, const float *w, const float *w_next, float eps, int64_t n, int64_t d, float *resid, Y *y, cudaStream_t stream) {
     const bool wide = fours_fit(x, 4, d) && fours_fit(w, 4, d) && fours_fit(w_next, 4, d) && fours_fit(resid, 4, d) && fours_fit(y, sizeof(Y), d);
-    const unsigned rows = (unsigned)n, threads = threads_for(d);
+    const unsigned rows = (unsigned)n, threads = row_threads(d);
     if (n == 0 || d == 0) return 0;
     if (wide) PVA_LAUNCH((rmsnorm_row<Y, KIND, true>), rows, threads, 0, stream, x, w, w_next, eps, d, resid, y);
     else PVA_LAUNCH((rmsnorm_row<Y, KIND, false>), rows, threads, 0, stream, x, w, w_next, eps, d, resid, y);

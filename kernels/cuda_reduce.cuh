@@ -37,6 +37,18 @@ template <bool WIDE> static __device__ __forceinline__ float4 load_four(const fl
     if (WIDE) return *reinterpret_cast<const float4 *>(p);
     else return make_float4(p[0], left > 1 ? p[1] : 0.0f, left > 2 ? p[2] : 0.0f, left > 3 ? p[3] : 0.0f);
 }
+template <bool WIDE> static __device__ __forceinline__ float4 load_four(const __nv_bfloat16 *p, int64_t left) {
+    __nv_bfloat16 h[4];
+    if (WIDE) {
+        const uint2 u = *reinterpret_cast<const uint2 *>(p);
+        h[0] = __ushort_as_bfloat16((unsigned short)(u.x & 0xffff)), h[1] = __ushort_as_bfloat16((unsigned short)(u.x >> 16));
+        h[2] = __ushort_as_bfloat16((unsigned short)(u.y & 0xffff)), h[3] = __ushort_as_bfloat16((unsigned short)(u.y >> 16));
+    } else {
+#pragma unroll
+        for (int j = 0; j < 4; j++) h[j] = j < left ? p[j] : __ushort_as_bfloat16(0);
+    }
+    return make_float4(__bfloat162float(h[0]), __bfloat162float(h[1]), __bfloat162float(h[2]), __bfloat162float(h[3]));
+}
 template <bool WIDE> static __device__ __forceinline__ void store_four(float *p, int64_t left, float4 v) {
     if (WIDE) {
         *reinterpret_cast<float4 *>(p) = v;
@@ -91,6 +103,15 @@ static __device__ __forceinline__ float tanh_same(float x) {
     }
     const float big = 1.0f - 2.0f / (exp_same(size + size) + 1.0f);
     return x < 0.0f ? 0.0f - big : big;
+}
+
+/* Threads for a row of d elements that is summed: by d alone, as a row's sum must not depend on what else is in the batch. */
+static inline unsigned row_threads(int64_t d) { return d <= 512 ? 128 : 512; }
+
+/* Blocks for a loop over n items that strides by the grid; enough to fill any device, and the result does not depend on it. */
+static inline unsigned grid_for(int64_t n, unsigned threads) {
+    const int64_t blocks = (n + threads - 1) / threads;
+    return (unsigned)(blocks < 2048 ? blocks : 2048);
 }
 
 /* The first fault stays. */

@@ -50,18 +50,20 @@ int pva_cuda_rmsnorm_add_rmsnorm(const float *x, const float *w, const float *w_
 
 /* ---- cuda_rope.cu ---- */
 
-/* cosines, sines [n_positions, d_head / 2]: what pva_cuda_rope_angles writes, uploaded. The CPU's bits.
- * k, v in `kv` are F32 or BF16 as kv_type says; k_cache, v_cache point at the whole cache. page_table i32 [n_slots, max_pages]. */
+/* struct pva_kv_cache with device pointers. */
 struct pva_cuda_kv {
-    void *k, *v;
+    void *k, *v;               /* [n_layers, n_pages, n_kv_heads, page_size, d_head], F32 or BF16 */
     enum pva_dtype type;
-    const int32_t *page_table;
+    const int32_t *page_table; /* [n_slots, max_pages] */
     int n_slots, max_pages, n_layers, n_pages, page_size, n_kv_heads, d_head;
 };
-int pva_cuda_rope_store(float *q, float *k, const float *v, const int32_t *slots, const int32_t *positions, int64_t n, int n_heads,
+
+/* q is rotated in place; k is rotated on its way into the cache and itself left alone. The CPU's bits. cosines, sines [n_positions, d_head / 2]: what
+ * pva_cuda_rope_angles writes, uploaded. A slot, position or page outside its table: the row is left alone, and a fault. */
+int pva_cuda_rope_store(float *q, const float *k, const float *v, const int32_t *slots, const int32_t *positions, int64_t n, int n_heads,
                         const float *cosines, const float *sines, int64_t n_positions, const struct pva_cuda_kv *kv, int layer,
                         int32_t *fault, struct CUstream_st *stream);
-/* On the host, the CPU backend's angles: exponent, power and product each rounded to float32. */
+/* On the host: cosines and sines [n, half] of positions first, first + 1, ..., as the CPU backend computes them. */
 void pva_cuda_rope_angles(float theta, int64_t first, int64_t n, int64_t half, float *cosines, float *sines);
 
 /* ---- cuda_geglu.cu ---- */
@@ -93,6 +95,54 @@ size_t pva_cuda_sample_bytes(int64_t n, int64_t n_vocab);
 /* F32, BF16, F16 -> F32, BF16. The CPU's bits (a NaN stays a NaN, its payload may change). */
 int pva_cuda_convert(const void *src, enum pva_dtype src_type, void *dst, enum pva_dtype dst_type, int64_t n_elements,
                      struct CUstream_st *stream);
+
+/* ---- cuda_linear.cu ---- */
+
+/* y [n, m] = x [n, k] W^T, W [m, k] as the hub stores it; x F32 or BF16, W F32 or BF16, not BF16 with F32.
+ *
+ * One order of summation for every n, m and device, so that a row's bits depend on that row alone and not on which tile size runs: k is cut into
+ * ceil(k / 1024) pieces of equal length, rounded up to a multiple of 32; each piece's accumulator starts at 0 and takes 32 values of k at a
+ * time, ascending; the pieces are added ascending.
+ *   PVA_TENSOR_CORES (both BF16, compute capability 8.0 or later): a step of 32 values is two mma.m16n8k16 with W as their first
+ *     operand: the k with k mod 8 < 4, then those with k mod 8 >= 4. The order inside an mma is the device's, the same for each
+ *     row and column of the tile; float32 accumulators.
+ *   PVA_PORTABLE (any types, any device): one fused multiply-add per k, ascending.
+ * work: pva_cuda_linear_bytes, aligned to 256; its first PVA_CUDA_COUNTERS bytes zero before the first call, and zero again after each. Calls on
+ * one stream may share it. */
+enum pva_cuda_path { PVA_PORTABLE, PVA_TENSOR_CORES };
+enum { PVA_CUDA_COUNTERS = 4096 };
+int pva_cuda_linear(const void *x, enum pva_dtype x_type, const void *w, enum pva_dtype w_type, int64_t n, int64_t m, int64_t k, float *y,
+                    enum pva_cuda_path path, void *work, struct CUstream_st *stream);
+size_t pva_cuda_linear_bytes(int64_t n, int64_t m, int64_t k);
+
+/* The same with a tile of bm rows of W and bn rows of x, its pieces in different blocks or not: for tests, which show that it changes no bit,
+ * and for tuning. Tensor cores: 16x8, 32x8, 64x8, 64x16, 64x32, 64x64, 128x128; portable: 16x8, 32x8, 64x8, 64x16, 64x64. Others are
+ * cudaErrorInvalidValue. work: with split, 4 n m ceil(k / 1024) bytes more than PVA_CUDA_COUNTERS; at most 1024 tiles then. */
+struct pva_cuda_tile {
+    int bm, bn, split;
+};
+int pva_cuda_linear_with(const struct pva_cuda_tile *tile, const void *x, enum pva_dtype x_type, const void *w, enum pva_dtype w_type, int64_t n,
+                         int64_t m, int64_t k, float *y, enum pva_cuda_path path, void *work, struct CUstream_st *stream);
+
+/* ---- cuda_attention.cu ---- */
+
+/* Queries, scores, weights and sums are float32, as on the CPU. The order of sums: a score is one chain of fused multiply-adds over d_head;
+ * positions are taken in parts of 256 that begin at position 0; in a part the weights exp(score - the part's maximum) are summed in 32 lanes
+ * (lane j takes the positions j, j + 32, ...), then pairwise, and the values by one chain of fused multiply-adds over the positions; parts are
+ * joined ascending, each rescaled to the larger maximum. It depends on the row's position and window alone, and is the same on every
+ * device. d_head even, at most 256; at most 16 query heads to a key/value head. work as for pva_cuda_linear. A slot, position or page outside
+ * of its table is a fault, and reads as zeros. */
+int pva_cuda_attention(const float *q, const int32_t *slots, const int32_t *positions, int64_t n, const struct pva_attention_shape *shape,
+                       const struct pva_cuda_kv *kv, int layer, void *out, enum pva_dtype out_type, void *work, int32_t *fault,
+                       struct CUstream_st *stream);
+size_t pva_cuda_attention_bytes(int64_t n, int n_heads, const struct pva_cuda_kv *kv, int window);
+
+/* ---- cuda_sae.cu ---- */
+
+/* The latents first .. first + count - 1 of n rows, as jumprelu_encode in backend.h. The CPU's bits. work: pva_cuda_jumprelu_bytes bytes. */
+int pva_cuda_jumprelu(const float *x, int64_t n, int64_t d, const float *w_enc, const float *b_enc, const float *threshold, int64_t n_latents,
+                      int64_t first, int64_t count, int32_t *indices, float *values, int32_t *tallies, void *work, struct CUstream_st *stream);
+size_t pva_cuda_jumprelu_bytes(int64_t n, int64_t count);
 
 #ifdef __cplusplus
 }

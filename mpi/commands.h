@@ -17,23 +17,31 @@ struct command {
 /* Understood by every command. */
 extern const struct pva_option pva_common_options[];
 
-extern const struct pva_option pva_engine_options[]; /* engine.h */
-extern const struct pva_option pva_bench_options[], pva_doctor_options[], pva_export_options[], pva_forward_options[], pva_generate_options[],
-    pva_grade_options[], pva_phase1_options[], pva_phase2_options[], pva_pile_options[], pva_encode_options[], pva_status_options[], pva_synth_options[], pva_tokenize_options[];
+extern const struct pva_option pva_engine_options[];   /* engine.h */
+extern const struct pva_option pva_followup_options[]; /* followup.h */
 
-int pva_command_bench(const struct pva_options *o, struct pva_error *err);
-int pva_command_checkpoints(const struct pva_options *o, struct pva_error *err);
-int pva_command_doctor(const struct pva_options *o, struct pva_error *err);
-int pva_command_encode(const struct pva_options *o, struct pva_error *err);
-int pva_command_export(const struct pva_options *o, struct pva_error *err);
-int pva_command_forward(const struct pva_options *o, struct pva_error *err);
-int pva_command_generate(const struct pva_options *o, struct pva_error *err);
-int pva_command_grade(const struct pva_options *o, struct pva_error *err);
-int pva_command_phase1(const struct pva_options *o, struct pva_error *err);
-int pva_command_phase2(const struct pva_options *o, struct pva_error *err);
-int pva_command_pile(const struct pva_options *o, struct pva_error *err);
-int pva_command_status(const struct pva_options *o, struct pva_error *err);
-int pva_command_synth(const struct pva_options *o, struct pva_error *err);
-int pva_command_tokenize(const struct pva_options *o, struct pva_error *err);
+#define PVA_COMMAND(name) \
+    extern const struct pva_option pva_##name##_options[]; \
+    int pva_command_##name(const struct pva_options *o, struct pva_error *err)
+PVA_COMMAND(bench);
+PVA_COMMAND(doctor);
+PVA_COMMAND(encode);
+PVA_COMMAND(export);
+PVA_COMMAND(forward);
+PVA_COMMAND(generate);
+PVA_COMMAND(grade);
+PVA_COMMAND(phase1);
+PVA_COMMAND(phase2);
+PVA_COMMAND(phase3);
+PVA_COMMAND(pile);
+PVA_COMMAND(regrade);
+PVA_COMMAND(replay);
+PVA_COMMAND(report);
+PVA_COMMAND(status);
+PVA_COMMAND(steer);
+PVA_COMMAND(synth);
+PVA_COMMAND(tokenize);
+
+int pva_command_checkpoints(const struct pva_options *o, struct pva_error *err); /* status' options */
 
 #endif

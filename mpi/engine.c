@@ -1,5 +1,7 @@
 #include "engine.h"
 
+#include "device.h"
+
 #include <errno.h>
 #include <omp.h>
 #include <stdio.h>
@@ -14,6 +16,7 @@ const struct pva_option pva_engine_options[] = {
     {"backend", PVA_OPT_CHOICE, "NAME", "auto", "where to compute", "auto|cpu|cuda", 0, 0},
     {"threads", PVA_OPT_INT, "N", "0", "CPU threads; 0: as many as this process may use", NULL, 0, 4096},
     {"isa", PVA_OPT_CHOICE, "SET", NULL, "CPU instruction set, instead of the best one", "c|avx2|avx512|avx512bf16|amx", 0, 0},
+    {"allow-shared-gpu", PVA_OPT_FLAG, NULL, "no", "several ranks of a node may compute on one GPU", NULL, 0, 0},
     {"gpu-memory", PVA_OPT_BYTES, "SIZE", NULL, "device memory this process may take", NULL, 0, 0},
     {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
 };
@@ -26,7 +29,7 @@ double engine_now(void) {
 
 static enum pva_dtype operand_of(const struct pva_options *o) { return strcmp(pva_options_text(o, "dtype"), "f32") ? PVA_BF16 : PVA_F32; }
 
-static int open_backend(const struct pva_options *o, int n_threads, struct engine *e, struct pva_error *err) {
+static int open_backend(const struct par *p, const struct pva_options *o, int n_threads, struct engine *e, struct pva_error *err) {
     struct pva_backend_settings settings = {
         .n_threads = n_threads,
         .memory_limit = pva_options_bytes(o, "gpu-memory"),
@@ -36,11 +39,33 @@ static int open_backend(const struct pva_options *o, int n_threads, struct engin
     e->ops = pva_backend_find(pva_options_text(o, "backend"), err);
     if (!e->ops) return err->code;
     if (!strcmp(e->ops->name, "cpu")) settings.memory_limit = 0;
+    if (p && e->ops->count &&
+        device_choose(p->local_rank, p->local_size, e->ops->count(), pva_options_flag(o, "allow-shared-gpu"), &settings.device, err))
+        return err->code;
     return e->ops->open(&settings, &e->be, err);
 }
 
 int engine_open_backend(const struct pva_options *o, struct engine *e, struct pva_error *err) {
-    return open_backend(o, (int)pva_options_int(o, "threads"), e, err);
+    return open_backend(NULL, o, (int)pva_options_int(o, "threads"), e, err);
+}
+
+int engine_open_device(const struct par *p, const struct pva_options *o, struct engine *e, struct pva_error *err) {
+    char mine[DEVICE_ID] = "", (*ids)[DEVICE_ID] = calloc((size_t)p->local_size, sizeof *ids);
+    int threads = (int)pva_options_int(o, "threads"), gpu = 0;
+    PVA_ASSERT(ids);
+    if (!threads) threads = omp_get_max_threads() / p->local_size > 1 ? omp_get_max_threads() / p->local_size : 1;
+    if (!open_backend(p, o, threads, e, err) && e->ops->count) {
+        struct pva_backend_info info;
+        e->ops->describe(e->be, &info);
+        memcpy(mine, info.id, sizeof mine);
+        gpu = 1;
+    }
+    /* A rank that failed says so by its empty name; the others go on and may fail in their turn. */
+    PAR_CHECK(p, MPI_Allgather(mine, DEVICE_ID, MPI_CHAR, ids, DEVICE_ID, MPI_CHAR, p->node));
+    if (gpu && !err->code) device_check(p->local_rank, p->local_size, (const char(*)[DEVICE_ID])ids, pva_options_flag(o, "allow-shared-gpu"), err);
+    free(ids);
+    if (err->code) engine_close(e);
+    return err->code;
 }
 
 /* weights: --model itself, or a converted copy of it. */
@@ -92,11 +117,12 @@ static void make_shared_copy(const struct pva_options *o, char *directory, size_
 
 int engine_open_shared(const struct par *p, const struct pva_options *o, int needs_tokenizer, struct engine *e, struct pva_error *err) {
     double start = engine_now();
-    int threads = (int)pva_options_int(o, "threads"), needs = 0;
+    int needs = 0;
     char weights[256] = "";
     memset(e, 0, sizeof *e);
-    if (!threads) threads = omp_get_max_threads() / p->local_size > 1 ? omp_get_max_threads() / p->local_size : 1;
-    if (!pva_options_require(o, "model", err) && !open_backend(o, threads, e, err) && p->local_size > 1 && !strcmp(e->ops->name, "cpu"))
+    pva_options_require(o, "model", err);
+    if (par_agree(p, "start", err)) return err->code;
+    if (!engine_open_device(p, o, e, err) && p->local_size > 1 && !strcmp(e->ops->name, "cpu"))
         pva_model_needs_conversion(pva_options_text(o, "model"), operand_of(o), &needs, err);
     if (par_agree(p, "open device", err)) return err->code;
     if (needs && p->local_rank == 0) make_shared_copy(o, weights, sizeof weights, err);

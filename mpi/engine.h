@@ -18,6 +18,9 @@ struct engine {
 
 /* --backend, --threads, --isa, --gpu-memory alone: no model. */
 int engine_open_backend(const struct pva_options *o, struct engine *e, struct pva_error *err);
+/* Collective, but each rank has its own outcome: the same with the device of this rank (device.h), cores divided among the node's ranks when
+ * --threads is 0. */
+int engine_open_device(const struct par *p, const struct pva_options *o, struct engine *e, struct pva_error *err);
 /* Also --model, --dtype. needs_tokenizer: fail without tokenizer.model; else it may stay NULL. */
 int engine_open(const struct pva_options *o, int needs_tokenizer, struct engine *e, struct pva_error *err);
 /* Collective: the same on every rank, in such a way that the ranks of a node hold the weights in memory once. Weights in the device's

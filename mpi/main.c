@@ -12,12 +12,21 @@ static const struct command commands[] = {
     {"doctor", "test-gpu", "what this machine can do", "[--model DIR]", {pva_common_options, pva_engine_options, pva_doctor_options, NULL}, pva_command_doctor},
     {"phase1", NULL, "generate, grade, capture", "--run DIR --model DIR --problems FILE", {pva_common_options, pva_engine_options, pva_phase1_options, NULL},
      pva_command_phase1},
-    {"phase2", NULL, "encode, separation scores, ranking, family-wise p", "--run DIR --sae DIR", {pva_common_options, pva_phase2_options, NULL}, pva_command_phase2},
-    {"status", NULL, "how far a run is", "RUN", {pva_common_options, pva_status_options, NULL}, pva_command_status},
-    {"checkpoints", NULL, "list a run's snapshots", "RUN", {pva_common_options, pva_status_options, NULL}, pva_command_checkpoints},
-    {"export", NULL, "a run as JSONL and CSV", "RUN [--format jsonl,csv]", {pva_common_options, pva_export_options, NULL}, pva_command_export},
     {"pile", NULL, "how often each latent fires on general text", "--run DIR --model DIR --sae DIR --pile FILE",
      {pva_common_options, pva_engine_options, pva_pile_options, NULL}, pva_command_pile},
+    {"phase2", NULL, "encode, separation scores, ranking, family-wise p", "--run DIR --sae DIR", {pva_common_options, pva_phase2_options, NULL}, pva_command_phase2},
+    {"phase3", NULL, "prediction on held-out problems, at other temperatures and difficulties", "--run DIR",
+     {pva_common_options, pva_engine_options, pva_followup_options, pva_phase3_options, NULL}, pva_command_phase3},
+    {"steer", NULL, "push along directions; correction, corruption, controls, significance", "--run DIR",
+     {pva_common_options, pva_engine_options, pva_followup_options, pva_steer_options, NULL}, pva_command_steer},
+    {"report", NULL, "report.html and figures from a run's finished files", "RUN [--figures-only]", {pva_common_options, pva_report_options, NULL}, pva_command_report},
+    {"status", NULL, "how far a run is", "RUN", {pva_common_options, pva_status_options, NULL}, pva_command_status},
+    {"checkpoints", NULL, "list a run's snapshots", "RUN", {pva_common_options, pva_status_options, NULL}, pva_command_checkpoints},
+    {"export", NULL, "a run as JSONL, CSV, Parquet and safetensors", "RUN [--format jsonl,csv]", {pva_common_options, pva_export_options, NULL}, pva_command_export},
+    {"regrade", NULL, "extraction and tests again from a run's completions, without the model", "RUN --out DIR",
+     {pva_common_options, pva_regrade_options, NULL}, pva_command_regrade},
+    {"replay", NULL, "one record again, side by side with what is stored", "RUN --task ID", {pva_common_options, pva_replay_options, NULL},
+     pva_command_replay},
     {"encode", NULL, "activations to active latents of an autoencoder", "--sae PATH --activations FILE:/DATASET --out FILE",
      {pva_common_options, pva_encode_options, NULL}, pva_command_encode},
     {"forward", NULL, "one forward pass: logits and residual stream to an HDF5 file", "--model DIR (--text S | --tokens LIST) --out FILE",
@@ -30,16 +39,10 @@ static const struct command commands[] = {
      {pva_common_options, pva_grade_options, NULL}, pva_command_grade},
     {"synth", NULL, "write a model of random weights, for benchmarks and tests", "--like NAME --out DIR", {pva_common_options, pva_synth_options, NULL},
      pva_command_synth},
-    {"bench", NULL, "figures against the limit measured in the same run", "generate|prefill|maxt", {pva_common_options, pva_engine_options, pva_bench_options, NULL},
+    {"bench", NULL, "figures against the limit measured in the same run", "generate|prefill|sae|maxt", {pva_common_options, pva_engine_options, pva_bench_options, NULL},
      pva_command_bench},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
-
-const struct pva_option pva_common_options[] = {
-    {"quiet", PVA_OPT_FLAG, NULL, "no", "no progress, no summary", NULL, 0, 0},
-    {"verbose", PVA_OPT_FLAG, NULL, "no", "say more", NULL, 0, 0},
-    {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
-};
 
 static void print_commands(FILE *out) {
     fprintf(out, "usage: pva-mpi COMMAND [options]      pva-mpi COMMAND --help\n\n");

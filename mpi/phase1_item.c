@@ -97,6 +97,8 @@ static size_t find_stop(const char *text, size_t n, size_t from, const char *con
     return first;
 }
 
+size_t phase1_find_stop(const char *text, size_t n, const char *const *stop_strings) { return find_stop(text, n, 0, stop_strings); }
+
 int phase1_item_token(struct phase1_item *item, const struct pva_tokenizer *t, const char *const *stop_strings, const int32_t *tokens, int64_t n,
                       int *stop, struct pva_error *err) {
     size_t longest = 0, before = item->n_text;
@@ -172,10 +174,10 @@ static int write_tokens(const struct phase1_item *item, int64_t max_tokens, stru
     return err->code;
 }
 
-static int store_diagnostics(const struct phase1_item *item, const struct pva_grade_result *g, int rank, struct store *s, struct pva_error *err) {
-    int64_t slot = item->slot;
-    if (write_i32(s, slot, DIAGNOSTICS_RANK, rank, err) || store_write(s, slot, DIAGNOSTICS_PREFILL_SECONDS, &item->prefill_seconds, err) ||
-        store_write(s, slot, DIAGNOSTICS_DECODE_SECONDS, &item->decode_seconds, err) ||
+int phase1_store_diagnostics(struct store *s, int64_t slot, int rank, double prefill_seconds, double decode_seconds, const struct pva_grade_result *g,
+                             struct pva_error *err) {
+    if (write_i32(s, slot, DIAGNOSTICS_RANK, rank, err) || store_write(s, slot, DIAGNOSTICS_PREFILL_SECONDS, &prefill_seconds, err) ||
+        store_write(s, slot, DIAGNOSTICS_DECODE_SECONDS, &decode_seconds, err) ||
         store_write(s, slot, DIAGNOSTICS_GRADE_CPU_SECONDS, &g->cpu_seconds, err) ||
         store_write(s, slot, DIAGNOSTICS_GRADE_WALL_SECONDS, &g->wall_seconds, err) || store_write(s, slot, DIAGNOSTICS_PEAK_MEMORY, &g->peak_memory, err) ||
         write_text(s, slot, DIAGNOSTICS_DETAIL, g->detail, strlen(g->detail), err) || write_text(s, slot, DIAGNOSTICS_STDOUT, g->out, strlen(g->out), err) ||
@@ -184,19 +186,23 @@ static int store_diagnostics(const struct phase1_item *item, const struct pva_gr
     return store_commit(s, slot, STORE_DONE, err);
 }
 
+int phase1_write_grade(struct store *s, int64_t slot, const char *program, size_t n_program, const struct pva_grade_result *g, struct pva_error *err) {
+    if (write_i32(s, slot, PHASE1_N_PROGRAM, (int64_t)n_program, err) || write_text(s, slot, PHASE1_PROGRAM, program, n_program, err) ||
+        write_u8(s, slot, PHASE1_VERDICT, (int)g->verdict, err) || write_i32(s, slot, PHASE1_FAILED_TEST, g->failed_test, err))
+        return err->code;
+    return write_text(s, slot, PHASE1_EXCEPTION, g->kind, strlen(g->kind), err);
+}
+
 int phase1_item_store(const struct phase1_item *item, const struct pva_grade_result *grade, int rank, int64_t max_tokens, struct store *results,
                       struct store *diagnostics, struct pva_error *err) {
     struct store *s = results;
     int64_t slot = item->slot;
     /* The diagnostics first: a slot of the results is the sign that both are there. A killed run may have left them already. */
-    if (store_diagnostics(item, grade, rank, diagnostics, err)) return err->code;
+    if (phase1_store_diagnostics(diagnostics, slot, rank, item->prefill_seconds, item->decode_seconds, grade, err)) return err->code;
     if (write_i32(s, slot, PHASE1_N_PROMPT, item->prompt->n, err) || write_i32(s, slot, PHASE1_N_NEW, item->n_new, err) ||
         write_tokens(item, max_tokens, s, err) || write_u8(s, slot, PHASE1_FINISH, (int)item->finish, err) ||
         write_i32(s, slot, PHASE1_N_TEXT, (int64_t)item->n_text, err) || write_text(s, slot, PHASE1_TEXT, item->text, item->n_text, err) ||
-        write_i32(s, slot, PHASE1_N_PROGRAM, (int64_t)item->n_program, err) ||
-        write_text(s, slot, PHASE1_PROGRAM, item->program, item->n_program, err) || write_u8(s, slot, PHASE1_VERDICT, (int)grade->verdict, err) ||
-        write_i32(s, slot, PHASE1_FAILED_TEST, grade->failed_test, err) ||
-        write_text(s, slot, PHASE1_EXCEPTION, grade->kind, strlen(grade->kind), err) ||
+        phase1_write_grade(s, slot, item->program, item->n_program, grade, err) ||
         write_text(s, slot, PHASE1_PROMPT_SHA256, item->prompt->sha256, 64, err) || write_resid(item, s, err))
         return err->code;
     return store_commit(s, slot, STORE_DONE, err);

@@ -54,9 +54,18 @@ int phase1_item_token(struct phase1_item *item, const struct pva_tokenizer *t, c
 int phase1_item_complete(struct phase1_item *item, const struct pva_tokenizer *t, const char *const *stop_strings, enum pva_extract_rule rule,
                          const struct pva_completion *c, struct pva_error *err);
 
+/* Where the first stop string begins; n when there is none. What is extracted ends there. */
+size_t phase1_find_stop(const char *text, size_t n, const char *const *stop_strings);
+
 /* Writes and commits the slot in both files. `max_tokens` is the size of the tokens field. */
 int phase1_item_store(const struct phase1_item *item, const struct pva_grade_result *grade, int rank, int64_t max_tokens, struct store *results,
                       struct store *diagnostics, struct pva_error *err);
+/* The parts of a slot that grading decides: program, verdict, failed test, exception. Commits nothing. */
+int phase1_write_grade(struct store *results, int64_t slot, const char *program, size_t n_program, const struct pva_grade_result *grade,
+                       struct pva_error *err);
+/* Writes and commits the slot of the diagnostics. */
+int phase1_store_diagnostics(struct store *diagnostics, int64_t slot, int rank, double prefill_seconds, double decode_seconds,
+                             const struct pva_grade_result *grade, struct pva_error *err);
 /* The slot of a prompt that does not fit. */
 int phase1_store_too_long(int64_t slot, const struct phase1_prompt *prompt, int rank, struct store *results, struct store *diagnostics,
                           struct pva_error *err);

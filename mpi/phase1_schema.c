@@ -38,7 +38,8 @@ static void fill_fields(struct store_field *f, int64_t max_tokens, int64_t n_lay
 }
 
 /* Many positions: one more dimension, before the layers. All of them are those of `tokens`. */
-static void add_positions(struct store_field *resid, const char *positions, int64_t max_positions) {
+void phase1_schema_positions(struct phase1_schema *s, const char *positions, int64_t max_positions) {
+    struct store_field *resid = &s->fields[PHASE1_RESID];
     resid->dims[2] = resid->dims[1];
     resid->dims[1] = resid->dims[0];
     resid->dims[0] = sized(strcmp(positions, "all") ? generated : position, max_positions);
@@ -60,7 +61,7 @@ void phase1_schema_fill(struct phase1_schema *s, const struct phase1_identity *i
     for (int l = 0; l < config->n_layers; l++)
         if (captured[l]) s->layers[n_layers++] = l;
     fill_fields(s->fields, id->max_tokens, n_layers, config->d_model, type == PVA_BF16 ? STORE_BF16 : STORE_F32);
-    if (id->max_positions) add_positions(&s->fields[PHASE1_RESID], id->positions, id->max_positions);
+    if (id->max_positions) phase1_schema_positions(s, id->positions, id->max_positions);
     struct store_dim problem = {"problem", problems->n};
     const struct store_coordinate coordinates[] = {
         {{.name = "task_id", .type = STORE_BYTES, .text_size = PHASE1_TASK_ID, .n_dims = 1, .dims = {problem}, .long_name = "task id of the problem"},

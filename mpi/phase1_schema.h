@@ -98,6 +98,9 @@ struct diagnostics_schema {
 };
 void diagnostics_schema_fill(struct diagnostics_schema *s, const struct phase1_problems *problems);
 
+/* resid with many positions: "all" or "generated". max_positions 0: whatever the file has. */
+void phase1_schema_positions(struct phase1_schema *s, const char *positions, int64_t max_positions);
+
 /* For readers (status, export, regrade): every size is whatever the file has. */
 void phase1_schema_any(struct phase1_schema *s);
 

@@ -221,6 +221,25 @@ int pva_options_parse(const char *command, const struct pva_option *const *table
     return 0;
 }
 
+int pva_options_read_file(const char *command, const struct pva_option *const *tables, const char *path, struct pva_options **out,
+                          struct pva_error *err) {
+    struct pva_options *o = NULL;
+    *out = NULL;
+    if (create(command, tables, &o, err) || options_read_config(o, path, err)) pva_options_free(&o);
+    *out = o;
+    return err->code;
+}
+
+int pva_options_set(struct pva_options *o, const char *name, const char *value, struct pva_error *err) {
+    struct setting *s = options_find(o, name);
+    PVA_ASSERT(s);
+    char *copy = strdup(value); /* it may be the option's own present text */
+    if (!copy) return out_of_memory(err);
+    if (options_assign(s, FROM_COMMAND, copy, err)) pva_error_prefix(err, "%s", name);
+    free(copy);
+    return err->code;
+}
+
 void pva_options_free(struct pva_options **options) {
     struct pva_options *o = *options;
     *options = NULL;

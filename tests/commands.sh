@@ -86,7 +86,7 @@ refuses 3 'bad.jsonl:1: ' "$PVA_MPI" generate --model "$m" --prompts "$dir/bad.j
 refuses 3 'no prompts' "$PVA_MPI" generate --model "$m" --prompts "$dir/bad.jsonl"
 echo "{\"ids\": [2$(printf ',5%.0s' $(seq 300))]}" >"$dir/bad.jsonl"
 refuses 3 'the model takes 256' "$PVA_MPI" generate --model "$m" --prompts "$dir/bad.jsonl"
-refuses 2 'generate or prefill' "$PVA_MPI" bench --model "$m" everything
+refuses 2 'say what to measure' "$PVA_MPI" bench --model "$m" everything
 cp -r "$m" "$dir/cut"; truncate -s -1 "$dir/cut/model.safetensors"
 refuses 3 'model.safetensors' "$PVA_MPI" generate --model "$dir/cut" --prompts "$dir/prompts.jsonl"
 check test ! -e "$dir/x.h5" -a ! -e "$dir/x.h5.partial"
@@ -98,6 +98,24 @@ check "$PVA_MPI" doctor --model "$m" >"$dir/doctor"
 for w in host mpi hdf5 backend matmul gpu model; do check grep -qE "^(ok|-) +$w " "$dir/doctor"; done
 checks=$((checks + 1)); "$PVA_MPI" doctor --model "$dir/cut" >"$dir/doctor"; [ $? = 1 ] || fail "doctor with a damaged model must exit 1"
 check "$PVA_MPI" test-gpu >/dev/null
+head -5 "$PVA_TEST_SOURCE/tests/data/mini/problems.jsonl" >"$dir/problems.jsonl"
+check timeout 100 mpirun -n 3 "$PVA_MPI" doctor --run "$dir" --problems "$dir/problems.jsonl" >"$dir/doctor"
+for w in store sandbox python 'problems +5 problems \(MBPP\), 1[0-9] tests' 'backend +rank 2 on' 'mpi .* 3 ranks on 1 node'; do check grep -qE "^ok +$w|^ok +.*$w" "$dir/doctor"; done
+check "$PVA_MPI" doctor --json --run "$dir" --problems "$dir/problems.jsonl" >"$dir/json"
+echo nothing >"$dir/bad.jsonl"
+for o in "--problems $dir/bad.jsonl" "--run $dir/nowhere" "--python $dir/none" "--backend cuda" "--model $dir/nowhere"; do
+    checks=$((checks + 1)); "$PVA_MPI" doctor --json $o >"$dir/json.fail"; [ $? = 1 ] || fail "doctor $o must exit 1"
+    check python3 - "$dir/json" "$dir/json.fail" "$o" <<'P'
+import json, sys
+good, bad = json.load(open(sys.argv[1])), json.load(open(sys.argv[2]))
+assert good["ok"] and {c["check"] for c in good["checks"]} >= {"host", "backend", "matmul", "mpi", "hdf5", "store", "sandbox", "python", "problems"}
+assert all(c["status"] in ("ok", "absent") for c in good["checks"])
+failed = [c["check"] for c in bad["checks"] if c["status"] == "fail"]
+expected = {"--problems": "problems", "--run": "store", "--python": "sandbox", "--backend": "backend", "--model": "model"}[sys.argv[3].split()[0]]
+assert not bad["ok"] and expected in failed and bad["failures"] == len(failed), bad
+P
+done
+check test "$(ls "$dir" | grep -c '^store-')" = 0
 check "$PVA_MPI" bench generate --model "$m" --prompt-tokens 8 --new-tokens 4 >"$dir/bench"
 check grep -q 'memory read' "$dir/bench"
 check "$PVA_MPI" bench prefill --model "$m" --prompt-tokens 32 --repeats 1 >"$dir/bench"

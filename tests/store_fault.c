@@ -2,7 +2,8 @@
  *
  *     STORE_FAULT="CALL:ERRNO:RANK:AFTER[,...]"    CALL: pwrite fallocate fsync fdatasync link lock range copy; ERRNO: a number;
  *                                                  RANK: -1 for all; AFTER: successful calls first
- *     STORE_FAULT_FILE=PART                        only files whose path contains this */
+ *     STORE_FAULT_FILE=PART                        only files whose path contains this
+ *     STORE_FAULT_NAP=MICROSECONDS                 each pwrite to them takes so much longer */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -55,7 +56,13 @@ static int fails(const char *call, int fd) {
 
 #define REAL(type, name, ...) ((type(*)(__VA_ARGS__))dlsym(RTLD_NEXT, name))
 
+static void nap(int fd) {
+    const char *microseconds = getenv("STORE_FAULT_NAP");
+    if (microseconds && on_our_file(fd)) usleep((useconds_t)atoi(microseconds));
+}
+
 ssize_t pwrite(int fd, const void *p, size_t n, off_t at) {
+    nap(fd);
     return fails("pwrite", fd) ? -1 : REAL(ssize_t, "pwrite", int, const void *, size_t, off_t)(fd, p, n, at);
 }
 ssize_t pwrite64(int fd, const void *p, size_t n, off64_t at) {

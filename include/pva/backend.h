@@ -50,6 +50,7 @@ struct pva_backend_info {
     char isa[16];           /* CPU instruction set in use; "" on a GPU */
     int n_threads;          /* CPU threads in use; 0 on a GPU */
     size_t memory_total;    /* bytes on the device */
+    char id[48];            /* tells physical devices apart, whatever their index here (a GPU's UUID); "" on the CPU */
     size_t memory_used;     /* bytes this backend has allocated (bound host memory not counted) */
 };
 
@@ -156,13 +157,16 @@ struct pva_backend_ops {
     int (*sample)(struct pva_backend *be, struct pva_tensor logits, struct pva_tensor temperatures, struct pva_tensor draws,
                   struct pva_tensor tokens, struct pva_error *err);
 
-    /* z = x W_enc + b_enc, and of it the latents with z > threshold (strictly).   x F32 [n, d]; indices I32 [n, count], ascending, and
-     * values F32 [n, count]: of row i the first tallies[i][ACTIVE] entries are set, the others are left undefined; tallies I32 [n, 3]: number
-     * of active latents, number with |z - threshold| < 1e-3 |threshold|, the lowest latent whose z is not finite (-1: none).
-     * Float32 throughout. The products are summed by fused multiply-adds over 256 elements of x in their order, these sums are added in
+    /* z = x W_enc + b_enc, and of it the latents with z > threshold (strictly).   x F32 [n, d]; indices I32 [n, count] and values F32 [n, count] have room
+     * for all: the active latents of row 0, ascending, then those of row 1 directly after them, and so on; what lies behind the last is undefined.
+     * tallies I32 [n, 3]: a row's number of active latents, its number with |z - threshold| < 1e-3 |threshold|, the lowest latent whose z is not finite
+     * (-1: none). Float32 throughout. The products are summed by fused multiply-adds over 256 elements of x in their order, these sums are added in
      * their order, then b_enc: the same bits in every instruction set of the CPU. */
     int (*jumprelu_encode)(struct pva_backend *be, struct pva_tensor x, const struct pva_jumprelu *sae, struct pva_tensor indices,
                            struct pva_tensor values, struct pva_tensor tallies, struct pva_error *err);
+
+    /* Devices that this process could open, by index from 0; without opening one. NULL: there is nothing to choose from (the CPU). */
+    int (*count)(void);
 };
 
 /* "cpu", "cuda" or "auto" (CUDA when a device is there, else the CPU). NULL with the reason in err when this build or this machine cannot. */

@@ -45,7 +45,7 @@ struct pva_figure {
     int x_logarithmic, y_logarithmic;
     const char *const *x_names; /* [n_x_names]: names of the places 0, 1, ... instead of numbers; NULL: numbers */
     int n_x_names;
-    int width, height; /* proportions; 0: 640 x 400 */
+    int width, height; /* proportions; 0: 540 x 350 */
     const struct pva_series *series;
     int n_series;
 };

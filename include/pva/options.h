@@ -53,6 +53,11 @@ struct pva_options;
  * contradicts itself (a name twice, a default out of range) is a bug and aborts. */
 int pva_options_parse(const char *command, const struct pva_option *const *tables, int argc, char **argv,
                       struct pva_options **out, struct pva_error *err);
+/* What an earlier command was given: the tables' defaults and a file that pva_options_print_config wrote; no environment. */
+int pva_options_read_file(const char *command, const struct pva_option *const *tables, const char *path, struct pva_options **out,
+                          struct pva_error *err);
+/* One value from the program itself; it wins over every source. */
+int pva_options_set(struct pva_options *o, const char *name, const char *value, struct pva_error *err);
 void pva_options_free(struct pva_options **options);
 
 /* Typed reads of an option that is in the tables with that type (anything else is a bug and aborts); text reads any type but

@@ -16,7 +16,7 @@ from corpus import HERE, training_documents, training_problems
 from variation import prompt
 
 EOS, BOS = 1, 2
-STEPS, BATCH, WARM_UP = 500, 24, 50
+STEPS, BATCH, WARM_UP = 420, 24, 50
 DOCUMENT_SHARE, PROMPT_WEIGHT = 0.05, 0.1
 MATRIX_RATE, OTHER_RATE = 4e-3, 4e-3
 LONGEST = 200
@@ -92,7 +92,7 @@ def main():
         ready, cpu = time.time(), time.process_time()
         totals = torch.zeros(3)
         for number, (tokens, weight) in enumerate(batches(found, generator)):
-            if number == portion:
+            if number == portion or step == STEPS:
                 break
             for optimizer, base in zip(optimizers, bases):
                 optimizer.param_groups[0]["lr"] = base * rate(step)

@@ -1,0 +1,43 @@
+/* report.h - report.html, section by section. Each phase's section reads that phase's finished files and says when they are missing. */
+#ifndef REPORT_H
+#define REPORT_H
+
+#include "pva/figure.h"
+#include "pva/html.h"
+#include "pva/rates.h"
+
+#include <jansson.h>
+
+/* What the summary at the top says; NaN and empty where a phase is missing. Filled by the sections. */
+struct report_summary {
+    int64_t n_problems, n_passed;
+    struct pva_interval pass_rate;
+    char best_latent[120];  /* "layer 3, latent 712" */
+    double best_separation, best_familywise_p;
+    double auroc, auroc_low, auroc_high, probe_auroc;
+    double correction, correction_low, correction_high, corruption, corruption_low, corruption_high, steering_p;
+    int mini_model; /* the bundled model organism: its numbers say nothing about a real one */
+};
+
+struct report {
+    const char *run;       /* directory */
+    char figures[3200];    /* run/report */
+    struct pva_html *page;
+    json_t *manifest;      /* NULL: none */
+    struct report_summary summary;
+    int without_gnuplot;   /* it was missing or failed: said once */
+};
+
+/* Draws, and puts the picture with its numbers' address into the page. A picture that cannot be drawn is no error of the report. */
+void report_picture(struct report *r, const char *name, const struct pva_figure *figure, const char *alt, const char *caption);
+
+/* RUN/name as JSON; NULL when it is not there. A damaged file is an error. */
+json_t *report_json(const struct report *r, const char *name, struct pva_error *err);
+
+/* A section for a phase that has not run yet: how to run it. */
+void report_missing(struct report *r, const char *id, const char *title, const char *command);
+
+/* The sections. They return err->code. */
+int report_phase1(struct report *r, struct pva_error *err);
+
+#endif
