@@ -161,17 +161,6 @@ int campaign_open_grader(const struct pva_options *o, int preload_imports, struc
     return pva_sandbox_probe(&settings, sandbox, err);
 }
 
-/* A diagnostics slot without its result: the job died between the two. It is written again. */
-static int reopen_diagnostics(struct campaign *c, struct pva_error *err) {
-    uint8_t *states = malloc((size_t)c->what.n);
-    if (!states) return pva_fail(err, PVA_IO, "out of memory");
-    if (c->par->rank == 0 && !store_states(c->diagnostics, states, err))
-        for (int64_t i = 0; i < c->what.n && !err->code; i++)
-            if (states[i] != STORE_EMPTY && c->states[i] == STORE_EMPTY) store_reopen(c->diagnostics, i, err);
-    free(states);
-    return err->code;
-}
-
 static int open_stores(struct campaign *c, struct pva_error *err) {
     char path[4096], diagnostics[4096];
     const struct campaign_what *w = &c->what;
@@ -189,9 +178,11 @@ static int open_stores(struct campaign *c, struct pva_error *err) {
     free(damaged);
     c->states = malloc((size_t)w->n + 1);
     if (!c->states) pva_fail(err, PVA_IO, "out of memory");
-    else if (!store_states(c->results, c->states, err) && c->diagnostics) reopen_diagnostics(c, err);
-    for (int64_t i = 0; !err->code && i < w->n; i++) c->done_at_start += c->states[i] != STORE_EMPTY;
-    return par_agree(c->par, "read states", err);
+    else store_states(c->results, c->states, err);
+    if (par_agree(c->par, "read states", err)) return err->code;
+    for (int64_t i = 0; i < w->n; i++) c->done_at_start += c->states[i] != STORE_EMPTY;
+    /* Diagnostics without their result: the job died between the two, or the results came from a snapshot. They are written again. */
+    return c->diagnostics ? store_retain(c->par, c->diagnostics, c->states, err) : PVA_OK;
 }
 
 static int open_generator(struct campaign *c, struct pva_error *err) {

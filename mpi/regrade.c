@@ -209,14 +209,10 @@ static int open_stores(struct regrade *r, struct pva_error *err) {
     r->states = malloc((size_t)n);
     r->programs = calloc((size_t)n, sizeof *r->programs);
     r->n_programs = calloc((size_t)n, sizeof *r->n_programs);
-    uint8_t *half = malloc((size_t)n);
-    if (!r->buffer || !r->states || !r->programs || !r->n_programs || !half) pva_fail(err, PVA_IO, "out of memory");
-    /* Diagnostics of a slot that did not get its result are written again. */
-    if (!err->code && !store_states(r->results, r->states, err) && r->par.rank == 0 && !store_states(r->diagnostics, half, err))
-        for (int64_t i = 0; i < n && !err->code; i++)
-            if (half[i] != STORE_EMPTY && r->states[i] == STORE_EMPTY) store_reopen(r->diagnostics, i, err);
-    free(half);
-    return par_agree(&r->par, "read states", err);
+    if (!r->buffer || !r->states || !r->programs || !r->n_programs) pva_fail(err, PVA_IO, "out of memory");
+    else store_states(r->results, r->states, err);
+    if (par_agree(&r->par, "read states", err)) return err->code;
+    return store_retain(&r->par, r->diagnostics, r->states, err); /* diagnostics of a slot that did not get its result are written again */
 }
 
 /* ---- one record ---- */

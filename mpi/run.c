@@ -1,5 +1,7 @@
 #include "run.h"
 
+#include "stop.h"
+
 #include "pva/hash.h"
 #include "pva/log.h"
 #include "pva/tensorfile.h"
@@ -37,12 +39,21 @@ static int make_directories(const struct run *run, struct pva_error *err) {
     return PVA_OK;
 }
 
+enum { LOCK_PATIENCE = 15 }; /* seconds */
+
 static int take_lock(const struct par *p, struct run *run, struct pva_error *err) {
     char path[4096], owner[128] = "";
     run->lock = open(run_path(run, ".lock", path), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
     if (run->lock < 0) return pva_fail(err, PVA_IO, "%s: %s", path, strerror(errno));
     struct flock whole = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
-    if (fcntl(run->lock, F_SETLK, &whole)) {
+    /* A job whose launcher was killed may live for some seconds more. */
+    int taken = fcntl(run->lock, F_SETLK, &whole);
+    const struct timespec nap = {0, 100000000};
+    for (int i = 0; i < LOCK_PATIENCE * 10 && taken && (errno == EACCES || errno == EAGAIN) && !stop_requested(); i++) {
+        nanosleep(&nap, NULL);
+        taken = fcntl(run->lock, F_SETLK, &whole);
+    }
+    if (taken) {
         if (errno != EACCES && errno != EAGAIN) {
             pva_log(PVA_LOG_WARNING, "%s: this file system has no locks: be sure that no other job writes this run", path);
             return PVA_OK;

@@ -324,6 +324,15 @@ int store_reopen(struct store *s, int64_t slot, struct pva_error *err) {
     return set_empty(s, slot, err);
 }
 
+int store_retain(const struct par *par, struct store *s, const uint8_t *states, struct pva_error *err) {
+    for (int64_t i = 0; i < s->n_slots && par->rank == 0 && !err->code; i++)
+        if (s->known[i] && !states[i]) set_empty(s, i, err);
+    if (par_agree(par, "opening the results", err)) return err->code;
+    for (int64_t i = 0; i < s->n_slots; i++)
+        if (!states[i]) s->known[i] = STORE_EMPTY;
+    return PVA_OK;
+}
+
 int store_read_range(struct store *s, int field, int64_t first, int64_t n, void *data, struct pva_error *err) {
     return check_place(s, first, n, field, err) ? err->code : store_column_read(s, &s->fields[field], first, n, data, err);
 }

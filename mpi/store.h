@@ -151,6 +151,10 @@ int store_commit(struct store *store, int64_t slot, int state, struct pva_error 
  * anew. A kill in between loses the slot: amend a copy (store_copy), not the only file. */
 int store_reopen(struct store *store, int64_t slot, struct pva_error *err);
 
+/* Collective; ends with an agreement. Empties the committed slots whose states[i] is STORE_EMPTY, for every rank: what a second file of a
+ * phase holds and its results do not. states [n_slots], the same on every rank. */
+int store_retain(const struct par *par, struct store *store, const uint8_t *states, struct pva_error *err);
+
 int store_read(struct store *store, int64_t slot, int field, void *data, struct pva_error *err);
 /* [n, ...shape], slots first .. first+n-1, whatever their state. */
 int store_read_range(struct store *store, int field, int64_t first, int64_t n, void *data, struct pva_error *err);

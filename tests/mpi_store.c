@@ -672,6 +672,46 @@ static void hostile(const char *path) {
     free(data);
 }
 
+/* Slots that another file does not have are written anew, by whichever rank they come to; and a field may be given in part. */
+static void retain(const char *path) {
+    struct pva_error err = {0};
+    struct store *st = NULL;
+    uint8_t keep[n_slots], states[n_slots];
+    CHECK_OK(store_open(&par, path, &schema, STORE_FRESH, &st, &err), err);
+    CHECK_FATAL(st != NULL);
+    for (int64_t i = par.rank; i < n_slots; i += par.size) CHECK_OK(write_slot(st, i, &err), err);
+    CHECK_OK(store_close(&st, &err), err);
+    par_barrier(&par);
+    for (int i = 0; i < n_slots; i++) keep[i] = i % 3 != 0;
+    CHECK_OK(store_open(&par, path, &schema, STORE_RESUME, &st, &err), err);
+    CHECK_FATAL(st != NULL);
+    CHECK_OK(store_retain(&par, st, keep, &err), err);
+    CHECK_OK(store_states(st, states, &err), err);
+    for (int i = 0; i < n_slots; i++) CHECK_INT(states[i] != STORE_EMPTY, keep[i]);
+    par_barrier(&par);
+    for (int64_t i = 0; i < n_slots; i++) {
+        if (keep[i] || i / 3 % par.size != (par.rank + 1) % par.size) continue; /* another rank than before */
+        int32_t head[7] = {0}, has[7] = {9, 9, 9, 9, 9, 9, 9};
+        for (int k = 0; k < 7; k++) head[k] = (int32_t)(i * 7 + k);
+        CHECK_OK(store_write_head(st, i, TOKENS, head, 3 * sizeof *head, &err), err);
+        CHECK_OK(store_read(st, i, TOKENS, has, &err), err);
+        for (int k = 0; k < 7; k++) CHECK_INT(has[k], k < 3 ? head[k] : 0);
+        CHECK(store_write_head(st, i, TOKENS, head, 8 * sizeof *head, &err) == PVA_BUG);
+        memset(&err, 0, sizeof err);
+        CHECK_OK(write_slot(st, i, &err), err);
+    }
+    CHECK_OK(store_close(&st, &err), err);
+    par_barrier(&par);
+    int64_t *damaged = NULL, n_damaged = -1;
+    CHECK_OK(store_open(&par, path, &schema, STORE_RESUME, &st, &err), err);
+    CHECK_FATAL(st != NULL);
+    CHECK_OK(store_verify(&par, st, &damaged, &n_damaged, &err), err);
+    CHECK_INT(n_damaged, 0);
+    free(damaged);
+    for (int64_t i = 0; i < n_slots; i++) CHECK(same_slot(st, i));
+    CHECK_OK(store_close(&st, &err), err);
+}
+
 int main(void) {
     struct pva_error err = {0};
     if (par_open(&par, &err)) return 99;
@@ -693,6 +733,7 @@ int main(void) {
     find_damage(in_dir("b.h5"));
     one_job(in_dir("b.h5"));
     snapshots();
+    retain(in_dir("r.h5"));
     if (par.rank == 0) flipped_metadata(in_dir("a.h5")), hostile(in_dir("a.h5"));
     par_barrier(&par);
     setenv("PVA_STORE_RANGE_LOCKS", "1", 1); /* as on a network file system */

@@ -16,11 +16,10 @@ static struct pva_error err;
 static struct pva_backend *be;
 #ifndef GOLDEN_BACKEND /* twin_golden.c runs the same on the CUDA backend */
 #define GOLDEN_BACKEND(err) (&pva_backend_cpu)
-#define GOLDEN_ISA "c"
 #define GOLDEN_QUICK 0
 #define GOLDEN_NAME "test_golden"
 #endif
-static const struct pva_backend_ops *op;
+static const struct pva_backend_ops *op; /* or what PVA_TEST_BACKEND names */
 static struct pva_model *model;
 static struct pva_tensorfile *expected;
 static const char *name;
@@ -293,10 +292,13 @@ static void test_folder(const char *folder, const char *isa) {
 }
 
 int main(void) {
-    const char *source = getenv("PVA_TEST_SOURCE");
+    const char *source = getenv("PVA_TEST_SOURCE"), *backend = getenv("PVA_TEST_BACKEND");
     char root[4096], folder[4400];
-    op = GOLDEN_BACKEND(&err);
-    if (!op) return printf("SKIP %s\n", err.msg), 77;
+    op = backend ? pva_backend_find(backend, &err) : GOLDEN_BACKEND(&err);
+    if (!op) {
+        CHECK_SKIP("%s", err.msg);
+        return 77;
+    }
     snprintf(root, sizeof root, "%s/tests/golden", source ? source : ".");
     DIR *d = opendir(root);
     CHECK_FATAL(d);
@@ -306,7 +308,7 @@ int main(void) {
         snprintf(folder, sizeof folder, "%s/%s", root, e->d_name);
         name = e->d_name;
         test_folder(folder, NULL);
-        if (!GOLDEN_QUICK || !strcmp(name, "gemma2-gqa2")) test_folder(folder, GOLDEN_ISA);
+        if (!GOLDEN_QUICK || !strcmp(name, "gemma2-gqa2")) test_folder(folder, op == &pva_backend_cpu ? "c" : "portable");
         n++;
     }
     closedir(d);

@@ -173,7 +173,7 @@ static void unmake(struct made *s) {
     free(s->odd);
 }
 
-/* The operation itself, for latents first .. first + count of rows r0 .. r0 + n. Unused places of the outputs are zero. */
+/* The operation itself, for latents first .. first + count of rows r0 .. r0 + n. */
 static void run_op(struct pva_backend *be, const struct made *s, int64_t r0, int64_t n, int64_t first, int64_t count, int32_t *indices, float *values,
                    int32_t *tallies) {
     const struct pva_backend_ops *ops = &pva_backend_cpu;
@@ -203,16 +203,19 @@ static void test_rows(int64_t n, int64_t d, int64_t m) {
     pva_backend_cpu.close(&be);
 
     int wrong = 0;
+    int64_t *start = calloc((size_t)n + 1, sizeof *start); /* of each row's entries */
+    CHECK_FATAL(start != NULL);
     for (int64_t i = 0; i < n; i++) {
         int32_t at = 0;
+        start[i + 1] = start[i] + tallies[i * 3];
         for (int64_t j = 0; j < m; j++) {
             double z = s.b[j], size = fabs(s.b[j]);
             for (int64_t k = 0; k < d; k++) z += (double)s.x[i * d + k] * s.w[k * m + j], size += fabs((double)s.x[i * d + k] * s.w[k * m + j]);
             /* At most 256 fused sums, d/256 + 1 more: a relative error of that many halves of FLT_EPSILON over the sum of sizes. */
             double limit = (double)((d < 256 ? d : 256) + d / 256 + 1) * 0.5 * FLT_EPSILON * size;
-            int active = at < tallies[i * 3] && indices[i * m + at] == j;
+            int active = at < tallies[i * 3] && indices[start[i] + at] == j;
             if (active != (z > s.theta[j]) && fabs(z - s.theta[j]) > limit) wrong++;
-            if (active && !(fabs(values[i * m + at] - z) <= limit)) wrong++;
+            if (active && !(fabs(values[start[i] + at] - z) <= limit)) wrong++;
             at += active;
         }
         wrong += at != tallies[i * 3] || tallies[i * 3 + 2] != -1;
@@ -225,23 +228,22 @@ static void test_rows(int64_t n, int64_t d, int64_t m) {
             /* All rows; then one by one, each in two ranges of latents. */
             run_op(be, &s, 0, n, 0, m, other, other_values, other_tallies);
             CHECK(!memcmp(other_tallies, tallies, (size_t)n * 12));
-            for (int64_t i = 0; i < n; i++) {
-                CHECK(!memcmp(other + i * m, indices + i * m, (size_t)tallies[i * 3] * 4));
-                CHECK(!memcmp(other_values + i * m, values + i * m, (size_t)tallies[i * 3] * 4));
-            }
+            CHECK(!memcmp(other, indices, (size_t)start[n] * 4));
+            CHECK(!memcmp(other_values, values, (size_t)start[n] * 4));
             for (int64_t i = 0; i < n && n < 20; i++) {
                 int64_t half = m / 2;
                 int32_t t[3];
                 run_op(be, &s, i, 1, 0, half, other, other_values, t);
-                CHECK(!memcmp(other_values, values + i * m, (size_t)t[0] * 4));
+                CHECK(!memcmp(other_values, values + start[i], (size_t)t[0] * 4));
                 int32_t before = t[0];
                 run_op(be, &s, i, 1, half, m - half, other, other_values, t);
                 CHECK_INT(before + t[0], tallies[i * 3]);
-                CHECK(!memcmp(other, indices + i * m + before, (size_t)t[0] * 4));
-                CHECK(!memcmp(other_values, values + i * m + before, (size_t)t[0] * 4));
+                CHECK(!memcmp(other, indices + start[i] + before, (size_t)t[0] * 4));
+                CHECK(!memcmp(other_values, values + start[i] + before, (size_t)t[0] * 4));
             }
             pva_backend_cpu.close(&be);
         }
+    free(start);
     free(indices);
     free(other);
     free(tallies);

@@ -3,7 +3,6 @@
 #include "backend_cuda.h"
 
 #define GOLDEN_BACKEND(err) pva_backend_cuda_find(err)
-#define GOLDEN_ISA "portable"
 #define GOLDEN_QUICK 1 /* float32 is portable anyway, and a step of the shim takes its time */
 #define GOLDEN_NAME "twin_golden"
 #include "test_golden.c"
