@@ -30,6 +30,7 @@
 #endif
 #endif
 
+#define CUDART_VERSION 0
 #define PVA_SIMT 1 /* for the few places where a kernel has a path that only a device can run */
 
 #ifdef __cplusplus
@@ -64,6 +65,9 @@ enum cudaDeviceAttr {
 enum { cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
 struct cudaDeviceProp {
     char name[256];
+    struct {
+        char bytes[16];
+    } uuid;
     int major, minor, multiProcessorCount;
     size_t totalGlobalMem, sharedMemPerBlockOptin;
 };
