@@ -74,7 +74,7 @@ static void dose_picture(struct report *r, const json_t *stage, const char *side
 }
 
 static void control_picture(struct report *r, const json_t *stage, const char *side) {
-    static const char *const kinds[] = {"treated", "flipped", "zero", "random", "matched"}, *const names[] = {"the latent", "flipped", "coefficient 0", "random", "matched latents"};
+    static const char *const kinds[] = {"treated", "flipped", "zero", "random", "matched"}, *const names[] = {"the latent", "flipped", "zero", "random", "matched"};
     static const enum pva_colour colours[] = {PVA_BLUE, PVA_ORANGE, PVA_GREEN, PVA_GREY, PVA_GREY};
     double x[5][MOST_ARMS], y[2][5][MOST_ARMS];
     int64_t n[5] = {0};
