@@ -1,7 +1,8 @@
 /* cpu_sae.h - the JumpReLU encoder on the CPU: a product with W_enc as it lies in the file, threshold and compaction in one pass.
  *
  * The latents are divided into groups, a thread's unit of work. A group's part of 256 rows of W_enc (a chunk) is copied into the cache, in the order in which
- * the product reads it, and multiplied with all rows of x before the next is read: each byte of W_enc comes from memory once.
+ * the product reads it, and multiplied with all rows of x before the next is read: each byte of W_enc comes from memory once. With few rows of x
+ * there is nothing to gain from a copy, and W_enc streams through.
  */
 #ifndef CPU_SAE_H
 #define CPU_SAE_H
@@ -19,9 +20,8 @@ struct cpu_sae_args {
     int64_t stride;  /* elements from one row to the next */
     int64_t first, count;
     const float *bias, *threshold; /* [count] */
-    int32_t *indices;              /* [n, count] */
+    int32_t *indices, *tallies;    /* [n, count], [n, 3], backend.h */
     float *values;                 /* [n, count] */
-    int32_t *tallies;              /* [n, 3], backend.h */
     int n_threads;
     enum cpu_isa isa;
 };
@@ -36,6 +36,10 @@ struct cpu_sae_kernel {
     /* z[i] (+)= x[i] W for the n rows of x, over k <= CPU_SAE_CHUNK rows of W, which are `w_step` floats apart at any address.
      * x: rows ldx apart; z: [n, ldz], `width` columns of it. begin: z is set, else added to. */
     void (*multiply)(const float *x, int64_t n, int64_t ldx, int64_t k, const char *w, int64_t w_step, float *z, int64_t ldz, int begin);
+
+    /* The same for few rows and a multiple of 16 columns, W read where it lies, row after row, so that it goes as fast as memory gives it; the sums
+     * pass through the cache instead. z is set, never added to. */
+    void (*stream)(const float *x, int64_t n, int64_t ldx, int64_t k, const char *w, int64_t w_step, int64_t columns, float *z, int64_t ldz);
 
     /* z[0 .. count) of one row + bias: the active ones to indices and values; counts are added to tally[ACTIVE], tally[NEAR]; tally[BAD] is set if it
      * is -1. count need not be a multiple of anything. `first` is the number of z[0]'s latent. */

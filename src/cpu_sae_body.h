@@ -52,6 +52,29 @@ static void multiply(const float *x, int64_t n, int64_t ldx, int64_t k, const ch
 #undef REST
 }
 
+/* Eight rows of W at a time: each sum is loaded and stored once for eight products. */
+static inline __attribute__((always_inline)) void stream_rows(const float *x, int64_t n, int64_t ldx, const char *w, int64_t step, const int rows, int64_t columns,
+                                                              float *z, int64_t ldz, int begin) {
+    for (int64_t c = 0; c < columns; c += LANES, w += LANES * sizeof(float)) {
+        lanes column[8];
+        for (int i = 0; i < rows; i++) {
+            column[i] = load_anywhere(w + i * step);
+            __builtin_prefetch(w + (i + rows) * step); /* the rows of the next turn: pages away */
+        }
+        for (int64_t r = 0; r < n; r++) {
+            lanes sum = begin ? lanes_set(0) : lanes_load(z + r * ldz + c);
+            for (int i = 0; i < rows; i++) sum = lanes_fma(lanes_set(x[r * ldx + i]), column[i], sum);
+            lanes_store(z + r * ldz + c, sum);
+        }
+    }
+}
+
+static void stream(const float *x, int64_t n, int64_t ldx, int64_t k, const char *w, int64_t w_step, int64_t columns, float *z, int64_t ldz) {
+    int64_t i = 0, step = w_step * (int64_t)sizeof(float);
+    for (; i + 8 <= k; i += 8) stream_rows(x + i, n, ldx, w + i * step, step, 8, columns, z, ldz, i == 0);
+    for (; i < k; i++) stream_rows(x + i, n, ldx, w + i * step, step, 1, columns, z, ldz, i == 0);
+}
+
 static void threshold_one(float z, float theta, int64_t latent, int32_t *indices, float *values, int32_t *tally) {
     if (!(fabsf(z) <= FLT_MAX)) {
         if (tally[PVA_JUMPRELU_BAD] < 0) tally[PVA_JUMPRELU_BAD] = (int32_t)latent;
@@ -82,4 +105,4 @@ static void threshold(const float *z, const float *bias, const float *theta, int
     }
 }
 
-const struct cpu_sae_kernel CPU_SAE_KERNEL = {CPU_SAE_LANES * LANES, CPU_SAE_ROWS, multiply, threshold};
+const struct cpu_sae_kernel CPU_SAE_KERNEL = {CPU_SAE_LANES * LANES, CPU_SAE_ROWS, multiply, stream, threshold};

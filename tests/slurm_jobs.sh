@@ -45,7 +45,7 @@ gpus_of() { # JOB: "node:gpu" of each rank, sorted
 names=() jobs=()
 for form in gres gpus-per-node gpus-per-task; do
     GPU_REQUEST=$form RANKS=4 RANKS_PER_NODE=2 RUN=$dir/home/nobody/gpu submit nobody phase1.sh
-    names+=($form) jobs+=("$job")
+    names+=("$form") jobs+=("$job")
 done
 LAUNCHER=mpirun MPIRUN='mpirun -n %ranks --map-by ppr:%per_node:node --bind-to none' RANKS=4 RANKS_PER_NODE=2 RUN=$dir/home/nobody/gpu submit nobody phase1.sh
 names+=(mpirun) jobs+=("$job")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""model/tokenizer.model: a SentencePiece tokenizer with Gemma 2's conventions. Needs sentencepiece 0.2.3.
+"""model/tokenizer.model: a SentencePiece tokenizer with Gemma 2's conventions. Needs sentencepiece.
 
 Ids pad 0, eos 1, bos 2, unk 3; byte fallback; text is taken as it is (no normalisation, no dummy prefix, spaces kept); digits stand
 alone; runs of spaces are pieces; line ends are pieces of their own.
