@@ -45,13 +45,16 @@ while [ $# -gt 0 ]; do
 done
 case $at_most in *[!0-9]* | 0) die 2 "--at-most $at_most: a whole number from 1 on" ;; esac
 load_site
-kept=''
+kept='' logs=${SPD_LOGS:-$HOME/slurm_logs}
 if [ -n "$sweep" ]; then
     [ -z "$list" ] && [ -z "${SLURM_JOB_ID:-}" ] || die 2 "--sweep is for the login node, and without --list"
     load_modules
     find_program SPD_PROGRAM spd-run || die 3 "not submitted: ${SPD_PROGRAM:-spd-run} is not there or not executable: ./bootstrap build, or set SPD_PROGRAM in site.env"
     keys=$(IFS=,; echo "${what[*]}")
-    list=$(mktemp) && "$SPD_PROGRAM" ${keys:+-e "$keys"} --sweep "$sweep" --list >"$list" || die 3 "not submitted: spd-run does not take the grid (see above)"
+    # The grid as it is now: it may be edited while tasks wait.
+    mkdir -p "$logs" && grid=$(mktemp "$logs/grid-XXXXXX.yaml") || die 4 "$logs cannot be written"
+    cp "$sweep" "$grid" || die 3 "not submitted: $sweep cannot be read"
+    list=$(mktemp) && "$SPD_PROGRAM" ${keys:+-e "$keys"} --sweep "$grid" --list >"$list" || die 3 "not submitted: spd-run does not take the grid (see above)"
     what=() arguments=(--list "$list" ${gpu:+--gpu} ${rest[0]:+-- "${rest[@]}"})
 fi
 lines=()
@@ -74,9 +77,8 @@ if [ -z "${SLURM_JOB_ID:-}" ]; then
     [ -n "$gpu" ] || GPUS_PER_NODE=0
     RANKS=1 RANKS_PER_NODE=1 MODEL_DIR='' MODEL_SIZE=2b MEM_PER_NODE=${MEM_PER_NODE:-16G} TIME_LIMIT=${TIME_LIMIT:-04:00:00}
     resources spd
-    logs=${SPD_LOGS:-$HOME/slurm_logs}
     mkdir -p "$logs" || die 4 "$logs cannot be made"
-    # The list as it is now: it may be edited while tasks wait.
+    # Likewise the list.
     if [ -n "$list" ]; then
         kept=$(mktemp "$logs/list-XXXXXX") && cp "$list" "$kept" || die 4 "$list cannot be copied to $logs"
         [ -z "$sweep" ] || rm -f "$list"
@@ -97,6 +99,8 @@ in_job
 load_modules
 find_program SPD_PROGRAM spd-run || die 3 "${SPD_PROGRAM:-spd-run} is not there or not executable on $(hostname -s): set SPD_PROGRAM in site.env"
 cd "${SPD_DIR:-$PWD}" || die 4 "SPD_DIR=$SPD_DIR: not a directory that can be entered"
-eval "words=(${lines[task]})"
+# A line may end with a remark, so the bracket stands on the next.
+eval "words=(${lines[task]}
+)"
 # shellcheck disable=SC2154 # words: just made
 run_program "$SPD_PROGRAM" "${words[@]}" "${rest[@]}"
