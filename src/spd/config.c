@@ -418,6 +418,32 @@ int pva_spd_config_read(const char *path, void (*warn)(const char *line), struct
     return take(given, lines, path, warn, out, err);
 }
 
+int pva_spd_config_set(struct pva_spd_config *c, const char *key, const char *value, struct pva_error *err) {
+    char part[200];
+    json_t *root = json_loads(c->json, 0, NULL), *at = root, *v = json_loads(value, JSON_DECODE_ANY, NULL);
+    snprintf(part, sizeof part, "%s", key);
+    char *name = part;
+    for (char *dot; (dot = strchr(name, '.')); name = dot + 1) {
+        *dot = 0;
+        at = json_object_get(at, name);
+    }
+    if (!v || !json_is_object(at)) {
+        json_decref(root);
+        json_decref(v);
+        return pva_fail(err, PVA_USAGE, "%s cannot be set to %s", key, value);
+    }
+    json_object_set_new(at, name, v);
+    char *text = json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    struct pva_spd_config other = {0};
+    json_decref(root);
+    int status = text ? pva_spd_config_parse(text, key, NULL, &other, err) : pva_fail(err, PVA_IO, "out of memory");
+    free(text);
+    if (status) return status;
+    pva_spd_config_free(c);
+    *c = other;
+    return PVA_OK;
+}
+
 void pva_spd_config_free(struct pva_spd_config *c) {
     free(c->json);
     memset(c, 0, sizeof *c);
