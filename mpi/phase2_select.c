@@ -115,7 +115,8 @@ static int is_current(const struct work *w, const char *path, struct phase2_sele
     if (access(path, F_OK) || store_open_read(path, &schema.store, &s, &ignored)) return 0;
     int64_t n = store_n_slots(s);
     uint8_t *states = calloc((size_t)n + 1, 1);
-    int same = states && n == w->plan->layers.n && store_dim_size(s, "latent") == w->n_latents && store_dim_size(s, "place") == w->lists.top &&
+    int same = states && n == w->plan->layers.n && store_dim_size(s, "latent") == w->n_latents &&
+               !store_read_coordinate(s, "top_layer", STORE_I32, w->lists.layer, (size_t)(PHASE2_N_LISTS * w->lists.top) * sizeof *w->lists.layer, &ignored) &&
                same_text(s, "pile_sha256", id->pile_sha256) && same_text(s, "statistic", id->statistic) && same_integer(s, "seed", id->seed) &&
                same_integer(s, "n_permutations", id->n_permutations) && !store_real(s, "pile_threshold", &threshold, &ignored) &&
                threshold == id->pile_threshold && !store_states(s, states, &ignored);

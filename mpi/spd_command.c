@@ -1,7 +1,9 @@
 /* spd-run's command line, and its runs one after the other. */
 #include "spd_command.h"
+#include "spd_report.h"
 
 #include "par.h"
+#include "run.h"
 #include "stop.h"
 
 #include "pva/log.h"
@@ -163,6 +165,25 @@ static void summarise(const struct spd *s, const struct run_spec *r, const struc
     fflush(stdout);
 }
 
+/* result.json: what the report and scripts read. */
+static int write_result(const struct run_spec *r, const struct pva_spd_result *x, const char *directory, struct pva_error *err) {
+    char path[3200];
+    json_t *o = json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:f}", "name", r->name, "step", (json_int_t)x->step, "seconds", x->seconds, "faithfulness", x->faithfulness, "stochastic_recon",
+                          x->stochastic_recon, "stochastic_recon_layerwise", x->stochastic_recon_layerwise, "importance_minimality", x->importance_minimality);
+    json_t *l0 = json_array();
+    for (int i = 0; i < x->n_modules; i++) json_array_append_new(l0, json_real(x->l0[i]));
+    json_object_set_new(o, "l0", l0);
+    const char *const keys[] = {"ci_error", "ci_error_0p2", "mmcs", "ml2r"};
+    const double values[] = {x->ci_error, x->ci_error_02, x->mmcs, x->ml2r};
+    for (int i = 0; i < 4; i++) json_object_set_new(o, keys[i], isnan(values[i]) ? json_null() : json_real(values[i]));
+    snprintf(path, sizeof path, "%s/result.json", directory);
+    char *text = json_dumps(o, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
+    json_decref(o);
+    int status = text ? run_publish(path, text, strlen(text), err) : pva_fail(err, PVA_IO, "out of memory");
+    free(text);
+    return status;
+}
+
 static int run_one(struct spd *s, struct run_spec *r, char directory[3072], struct pva_error *err) {
     struct pva_spd_target t = {0};
     struct pva_spd_result result;
@@ -178,11 +199,12 @@ static int run_one(struct spd *s, struct run_spec *r, char directory[3072], stru
     pva_spd_target_free(&t);
     if (agree(s, "decompose", err)) return err->code;
     summarise(s, r, &result, directory);
-    if (rank_of(s) == 0 && pva_options_flag(s->o, "create-report")) {
+    if (rank_of(s) == 0) write_result(r, &result, directory, err);
+    if (rank_of(s) == 0 && !err->code && pva_options_flag(s->o, "create-report")) {
         char page[3200];
         const char *one = directory;
         snprintf(page, sizeof page, "%s/report.html", directory);
-        pva_spd_report(&one, 1, r->name, page, err);
+        spd_report(&one, 1, r->name, page, err);
     }
     return agree(s, "report", err);
 }
@@ -297,7 +319,7 @@ static int run_all(struct spd *s, struct run_spec *runs, int n, struct pva_error
         char page[3200];
         const char *suffix = pva_options_text(s->o, "job-suffix"), *title = pva_options_text(s->o, "report-title");
         snprintf(page, sizeof page, "%s/report%s%s.html", s->out, suffix ? "-" : "", suffix ? suffix : "");
-        if (!pva_spd_report(list, n_good, title ? title : "Comparison", page, err) && !pva_options_flag(s->o, "quiet")) printf("comparison: %s\n", page);
+        if (!spd_report(list, n_good, title ? title : "Comparison", page, err) && !pva_options_flag(s->o, "quiet")) printf("comparison: %s\n", page);
     }
     free(directories);
     free(list);
@@ -323,7 +345,7 @@ static int execute(struct spd *s, struct pva_error *err) {
         char page[3200];
         const char *title = pva_options_text(s->o, "report-title"), *out = pva_options_text(s->o, "out");
         snprintf(page, sizeof page, "%s%s", n_words == 1 ? words[0] : out ? out : ".", "/report.html");
-        if (rank_of(s) == 0 && !pva_spd_report(words, (int)n_words, title ? title : n_words == 1 ? words[0] : "Comparison", page, err)) printf("%s\n", page);
+        if (rank_of(s) == 0 && !spd_report(words, (int)n_words, title ? title : n_words == 1 ? words[0] : "Comparison", page, err)) printf("%s\n", page);
         return agree(s, "report", err);
     }
     if (n_words && !strcmp(words[0], "target")) {

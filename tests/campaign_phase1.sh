@@ -53,7 +53,7 @@ inspect() {
         return
     fi
     lines=$(grep -vxFf "$reference" "$run/exports/results.jsonl")
-    [ -z "$lines" ] || { different=$((different + 1)); bad job $started "other content: $lines"; }
+    [ -z "$lines" ] || { different=$((different + 1)); bad job $started "other content: $(cut -c 1-60 <<< "$lines" | head -3)"; }
     list=$(sed -E 's/^\{"task_id":"([^"]*)".*/\1/' "$run/exports/results.jsonl" | sort)
     lines=$(comm -23 "$work/logged" <(echo "$list"))
     [ -z "$lines" ] || { lost=$((lost + 1)); bad job $started "committed and not there: $lines"; }

@@ -136,7 +136,6 @@ struct pva_spd_settings {
     int threads;
     int resume;            /* 1: go on from the newest checkpoint where there is one */
     int no_shortcuts;      /* compute zero rows and the residual stream densely */
-    int figures;           /* write figure data, and pictures where gnuplot is found */
     const struct pva_spd_ranks *ranks;
     int (*progress)(void *user, int64_t step, int64_t steps, double loss, double error); /* error: identity CI error, NAN unknown. Non-zero: stop */
     void *user;
@@ -178,11 +177,6 @@ struct pva_spd_events;
 int pva_spd_events_open(const char *path, int append, double wall_time, struct pva_spd_events **out, struct pva_error *err);
 int pva_spd_events_scalar(struct pva_spd_events *e, double wall_time, int64_t step, const char *tag, float value, struct pva_error *err);
 int pva_spd_events_close(struct pva_spd_events **e, struct pva_error *err);
-
-/* ---- report ---- */
-
-/* report.html at `path` from finished run directories: curves, tables, figures; with several runs a comparison. */
-int pva_spd_report(const char *const *directories, int n, const char *title, const char *path, struct pva_error *err);
 
 #ifdef __cplusplus
 }

@@ -16,6 +16,9 @@ static real *reals(size_t n) {
     return p;
 }
 
+/* Whether work on parameters alone is worth waking threads for. */
+static int is_wide(const struct spd_engine *e) { return e->threads > 1 && e->n_params > 20000; }
+
 /* Modules in the order of the computation; `order` remembers how the patterns name them. */
 static int find_modules(struct spd_engine *e, struct pva_error *err) {
     const struct pva_spd_config *c = e->config;
@@ -92,7 +95,7 @@ int spd_engine_create(const struct pva_spd_config *c, const struct pva_spd_targe
     e->target = t;
     e->kernels = spd_kernels_best();
     e->C = (int)c->components;
-    e->threads = threads < 1 ? 1 : threads > SPD_SHARES ? SPD_SHARES : threads;
+    e->threads = e->most_threads = threads < 1 ? 1 : threads > SPD_SHARES ? SPD_SHARES : threads;
     e->shortcuts = shortcuts;
     if (c->residual != t->residual) pva_fail(err, PVA_INPUT, "task_config.task_name does not fit the target, which is a %s", t->residual ? "residual MLP" : "TMS");
     if (err->code || find_modules(e, err) || shape_gates(e, err)) {
@@ -382,7 +385,7 @@ static void join(struct spd_engine *e, const struct spd_pass *p, const struct sh
         for (size_t k = 0; k < n_active && active; k++) active[k] = (i ? active[k] : 0) + e->active[(size_t)i * n_active + k];
     }
     if (!p->gradients) return;
-#pragma omp parallel for schedule(static) num_threads(e->threads) if (n_slots > 20000)
+#pragma omp parallel for schedule(static) num_threads(e->threads) if (is_wide(e))
     for (size_t block = 0; block < n_slots; block += 4096) {
         size_t end = block + 4096 < n_slots ? block + 4096 : n_slots;
         for (int i = 1; i < SPD_SHARES; i++) {
@@ -398,7 +401,7 @@ int spd_engine_pass(struct spd_engine *e, const struct spd_pass *p, const struct
     unsigned char on[SPD_MAX_GROUPS] = {0}, back[SPD_MAX_GROUPS] = {0};
     if (capacity > e->batch_capacity) {
         free(e->batches);
-        e->batches = reals(capacity * (size_t)e->threads);
+        e->batches = reals(capacity * (size_t)e->most_threads);
         e->batch_capacity = capacity;
     }
     for (int k = 0; k < e->n_groups; k++) {
@@ -454,7 +457,7 @@ double spd_engine_weights_loss(struct spd_engine *e, int gradients) {
         if (n > largest) largest = n;
     }
     if (gradients) {
-#pragma omp parallel for schedule(static) num_threads(e->threads) if (e->threads > 1)
+#pragma omp parallel for schedule(static) num_threads(e->threads) if (is_wide(e))
         for (int part = 0; part < e->threads; part++) spd_graph_return_products(&e->graph, e->kernels, e->grads, part, e->threads);
     }
     real *rest = malloc(largest * sizeof *rest); /* V U - W, times 2 coeff / N for the gradient */
@@ -468,7 +471,7 @@ double spd_engine_weights_loss(struct spd_engine *e, int gradients) {
         real *dv = e->grads + m->v, *du = e->grads + m->u;
         const int d_in = m->d_in, d_out = m->d_out, n_c = e->C, parts = e->threads;
         double sums[SPD_SHARES] = {0};
-#pragma omp parallel for schedule(static) num_threads(e->threads) if (e->threads > 1)
+#pragma omp parallel for schedule(static) num_threads(e->threads) if (is_wide(e))
         for (int part = 0; part < SPD_SHARES; part++) { /* eight parts whatever the number of threads: the sum is taken in their order */
             int first = (int)((int64_t)d_in * part / SPD_SHARES), last = (int)((int64_t)d_in * (part + 1) / SPD_SHARES);
             real *r = rest + (size_t)first * (size_t)d_out;
@@ -484,7 +487,7 @@ double spd_engine_weights_loss(struct spd_engine *e, int gradients) {
         }
         for (int part = 0; part < SPD_SHARES; part++) total += sums[part];
         if (!gradients || !coeff) continue;
-#pragma omp parallel for schedule(static) num_threads(e->threads) if (e->threads > 1)
+#pragma omp parallel for schedule(static) num_threads(e->threads) if (is_wide(e))
         for (int part = 0; part < parts; part++) {
             int first = (int)((int64_t)n_c * part / parts), last = (int)((int64_t)n_c * (part + 1) / parts);
             e->kernels->product(last - first, d_in, d_out, v + first, 1, n_c, rest, d_out, 1, du + (size_t)first * (size_t)d_out, d_out);
@@ -514,7 +517,7 @@ double spd_engine_update(struct spd_engine *e, double lr, int64_t count) {
     double norm = 0;
     for (size_t i = 0; i < e->n_params; i++) norm += (double)e->grads[i] * (double)e->grads[i];
     const int parts = e->threads;
-#pragma omp parallel for schedule(static) num_threads(parts) if (parts > 1 && e->n_params > 50000)
+#pragma omp parallel for schedule(static) num_threads(parts) if (is_wide(e))
     for (int part = 0; part < parts; part++) {
         size_t first = e->n_params * (size_t)part / (size_t)parts, last = e->n_params * (size_t)(part + 1) / (size_t)parts;
         for (int i = 0; i < e->n_modules; i++) { /* tied matrices wait for their partners */

@@ -51,7 +51,8 @@ struct spd_engine {
     const struct spd_kernels *kernels;
     struct spd_graph graph;
     struct spd_data data;
-    int C, n_modules, n_groups, n_draws, threads, shortcuts;
+    int C, n_modules, n_groups, n_draws, shortcuts;
+    int most_threads, threads; /* allowed; used now, which may change between passes */
     int order[PVA_SPD_MAX_MODULES];  /* modules in the order of the patterns, as they are reported */
     struct spd_module modules[PVA_SPD_MAX_MODULES];
     struct spd_group groups[SPD_MAX_GROUPS];

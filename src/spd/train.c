@@ -168,9 +168,29 @@ static int finish(struct spd_run *r, const struct step *last, struct pva_spd_res
     return status;
 }
 
+/* Steps are short: on a busy machine waiting for a second thread costs more than it computes. Now and then a few steps are timed with one thread and
+ * with all, and the faster way is kept; the result is the same. */
+enum { PROBE_EVERY = 512, PROBE_STEPS = 8 };
+struct probe {
+    double began, alone;
+};
+static void choose_threads(struct spd_engine *e, int64_t step, struct probe *p) {
+    const int64_t phase = step % PROBE_EVERY;
+    if (e->most_threads == 1 || phase > 2 * PROBE_STEPS || phase % PROBE_STEPS) return;
+    double t = now(CLOCK_MONOTONIC);
+    if (phase == 0) e->threads = 1;
+    if (phase == PROBE_STEPS) {
+        p->alone = t - p->began;
+        e->threads = e->most_threads;
+    }
+    if (phase == 2 * PROBE_STEPS && p->began && p->alone < t - p->began) e->threads = 1;
+    p->began = t;
+}
+
 static int train(struct spd_run *r, int64_t first, struct pva_spd_result *out, struct pva_error *err) {
     const struct pva_spd_config *c = r->config;
     struct step s = {.total = NAN};
+    struct probe probe = {0};
     double saved = now(CLOCK_MONOTONIC);
     int status = PVA_OK;
     for (int64_t step = first; step <= c->steps; step++) {
@@ -180,14 +200,15 @@ static int train(struct spd_run *r, int64_t first, struct pva_spd_result *out, s
             if (!err->code) pva_fail(err, PVA_STOPPED, "stopped before step %lld of %lld; the same command goes on", (long long)step, (long long)c->steps);
             return err->code;
         }
+        choose_threads(r->engine, step, &probe);
         if ((status = compute(r, step, log || last, &s, err))) return status;
         if (log) {
             s.norm = gradient_norm(r->engine);
             if ((status = log_step(r, step, &s, err))) return status;
         }
         if (last && (status = finish(r, &s, out, err))) return status; /* before evaluation reuses the buffers */
-        if (step % c->eval_freq == 0) {
-            int slow = step % c->slow_eval_freq == 0 && (step > 0 || c->slow_eval_on_first_step);
+        if (step % c->eval_freq == 0 || last) { /* the last step always measures everything: a run ends with its figures */
+            int slow = last || (step % c->slow_eval_freq == 0 && (step > 0 || c->slow_eval_on_first_step));
             if ((status = spd_evaluate(r, step, slow, err))) return status;
         }
         if (!last) s.norm = spd_engine_update(r->engine, s.lr, step);
