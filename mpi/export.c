@@ -9,8 +9,8 @@
 #include "phase2_read.h"
 #include "run.h"
 
+#include "pva/direction.h"
 #include "pva/grade.h"
-#include "pva/sae.h"
 #include "pva/split.h"
 #include "pva/table.h"
 #include "pva/tensorfile.h"
@@ -18,7 +18,6 @@
 
 #include <errno.h>
 #include <hdf5.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,7 +187,7 @@ static int write_activations(const char *run, struct records *r, struct pva_erro
     return err->code;
 }
 
-static int write_direction(const char *run, const struct records *r, const char *which, struct pva_error *err) {
+static int write_direction(const char *run, const char *which, struct pva_error *err) {
     int layer, used = 0;
     long long latent;
     char path[4096];
@@ -197,24 +196,15 @@ static int write_direction(const char *run, const struct records *r, const char 
     if (sscanf(which, "%d:%lld%n", &layer, &latent, &used) != 2 || which[used])
         return pva_fail(err, PVA_USAGE, "--direction: \"%s\": expected LAYER:LATENT, as in 20:1234", which);
     if (phase2_open(run, &p, err)) return err->code;
-    float *direction = array(r->data.d_model, sizeof *direction, err);
+    struct pva_direction d = {0};
     const char *file = phase2_sae_path(p, layer);
-    double norm = 0;
     if (!file) pva_fail(err, PVA_INPUT, "%s: phase 2 has no layer %d", run, layer);
-    else if (!err->code && !pva_sae_open(file, &sae, err)) {
-        if (latent < 0 || latent >= pva_sae_n_latents(sae))
-            pva_fail(err, PVA_USAGE, "--direction: latent %lld: the autoencoder of layer %d has %lld", latent, layer, (long long)pva_sae_n_latents(sae));
-        else if (pva_sae_d_model(sae) != r->data.d_model)
-            pva_fail(err, PVA_INPUT, "%s: d_model is %lld, phase 1 has %lld", file, (long long)pva_sae_d_model(sae), (long long)r->data.d_model);
-        else pva_sae_decoder_row(sae, latent, direction, err);
-    }
-    for (int64_t i = 0; i < r->data.d_model && !err->code; i++) norm += (double)direction[i] * direction[i];
-    for (int64_t i = 0; i < r->data.d_model && !err->code; i++) direction[i] = (float)(direction[i] / sqrt(norm));
+    else if (!pva_sae_open(file, &sae, err)) pva_direction_from_latent(sae, layer, latent, &d, err);
     snprintf(path, sizeof path, "%s/exports/direction-%dx%lld.npy", run, layer, latent);
-    if (!err->code && !pva_npy_write(path, direction, 1, &r->data.d_model, err)) printf("%s\n", path);
+    if (!err->code && !pva_npy_write(path, d.unit, 1, &d.d_model, err)) printf("%s\n", path);
     snprintf(path, sizeof path, "%s/exports/direction-%dx%lld.gguf", run, layer, latent);
-    if (!err->code && layer > 0 && !pva_gguf_control_vector_write(path, "gemma2", layer + 2, layer, direction, r->data.d_model, err)) printf("%s\n", path);
-    free(direction);
+    if (!err->code && layer > 0 && !pva_gguf_control_vector_write(path, "gemma2", layer + 2, layer, d.unit, d.d_model, err)) printf("%s\n", path);
+    pva_direction_free(&d);
     pva_sae_close(&sae);
     phase2_close(&p);
     return err->code;
@@ -251,7 +241,7 @@ int pva_command_export(const struct pva_options *o, struct pva_error *err) {
         for (int f = 0; f < PVA_TABLE_N_FORMATS && !err->code; f++)
             if (marks[f]) write_results(run, &r, (enum pva_table_format)f, err);
         if (marks[PVA_TABLE_N_FORMATS] && !err->code) write_activations(run, &r, err);
-        if (pva_options_text(o, "direction") && !err->code) write_direction(run, &r, pva_options_text(o, "direction"), err);
+        if (pva_options_text(o, "direction") && !err->code) write_direction(run, pva_options_text(o, "direction"), err);
     }
     free_records(&r);
     return err->code;
