@@ -20,7 +20,6 @@ enum { SLOTS = 8, SLOT_BYTES = 2 << 20 };
 struct pva_backend {
     int device;
     struct cudaDeviceProp prop;
-    int n_devices;
     enum pva_cuda_path path;
     cudaStream_t stream;
     size_t used, limit;
@@ -141,15 +140,15 @@ static int cuda_open(const struct pva_backend_settings *settings, struct pva_bac
     if (status || count < 1) return no_device(status, err);
     if (settings->isa && strcmp(settings->isa, "portable"))
         return pva_fail(err, PVA_USAGE, "--isa %s is of a CPU; with a GPU it may be portable (no tensor cores), or is left out", settings->isa);
-    if (settings->device < 0) return pva_fail(err, PVA_USAGE, "GPU %d: the number of a device is expected, 0 to %d", settings->device, count - 1);
+    if (settings->device < 0 || settings->device >= count)
+        return pva_fail(err, PVA_USAGE, "GPU %d is asked for, this process sees %d (0 to %d)", settings->device, count, count - 1);
     struct pva_backend *be = calloc(1, sizeof *be);
     if (!be) return pva_fail(err, PVA_IO, "out of memory");
-    be->device = settings->device % count;
-    be->n_devices = count;
+    be->device = settings->device;
     be->limit = settings->memory_limit;
     if (open_device(be, err)) {
         char why[64];
-        snprintf(why, sizeof why, "GPU %d of %d", be->device, count);
+        snprintf(why, sizeof why, "GPU %d of %d", settings->device, count);
         cuda_close(&be);
         return pva_error_prefix(err, "%s", why);
     }
@@ -166,10 +165,14 @@ static void cuda_describe(const struct pva_backend *be, struct pva_backend_info 
     cudaRuntimeGetVersion(&runtime);
     cudaDriverGetVersion(&driver);
     snprintf(info->versions, sizeof info->versions, "CUDA %d.%d, driver for %d.%d", runtime / 1000, runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
-    for (int i = 0; i < 16; i++) snprintf(info->uuid + 2 * i, 3, "%02x", (unsigned char)be->prop.uuid.bytes[i]);
-    info->n_devices = be->n_devices;
+    for (int i = 0; i < 16; i++) snprintf(info->id + 2 * i, 3, "%02x", (unsigned char)be->prop.uuid.bytes[i]);
     info->memory_total = be->prop.totalGlobalMem;
     info->memory_used = be->used;
+}
+
+static int cuda_count(void) {
+    int count = 0;
+    return cudaGetDeviceCount(&count) ? 0 : count;
 }
 
 /* ---- memory ---- */
@@ -462,6 +465,7 @@ static const struct pva_backend_ops backend_cuda = {
     .softcap = cuda_softcap,
     .sample = cuda_sample,
     .jumprelu_encode = cuda_jumprelu_encode,
+    .count = cuda_count,
 };
 
 const struct pva_backend_ops *pva_backend_cuda_find(struct pva_error *err) {

@@ -1,7 +1,7 @@
 /* cuda_sae.cu - JumpReLU encoding: product with W_enc, threshold and compaction; the dense [n, n_latents] is never written.
  *
  * encode_tile computes ROWS rows by COLUMNS latents and leaves each row's active ones at the start of that row's COLUMNS places of the
- * output; close_gaps moves them together. All orders are fixed, so the result is. */
+ * output; close_gaps moves them together in each row, join_rows the rows. All orders are fixed, so the result is. */
 #include "cuda_mma.cuh"
 #include "cuda_reduce.cuh"
 #include "kernels.h"
@@ -161,6 +161,24 @@ __global__ void __launch_bounds__(MOVERS) close_gaps(const encode_args a, int64_
     }
 }
 
+/* One block, row after row: what a row has is read before it is written, further to the front, over places that are of no more use. */
+__global__ void __launch_bounds__(MOVERS) join_rows(const encode_args a) {
+    int64_t to = a.tallies[PVA_JUMPRELU_ACTIVE];
+    for (int64_t row = 1; row < a.n; row++) {
+        const int64_t count = a.tallies[row * PVA_JUMPRELU_TALLIES + PVA_JUMPRELU_ACTIVE];
+        for (int64_t first = 0; first < count; first += MOVERS) {
+            const int64_t i = first + threadIdx.x;
+            const bool moves = i < count;
+            const int32_t index = moves ? a.indices[row * a.count + i] : 0;
+            const float value = moves ? a.values[row * a.count + i] : 0.0f;
+            __syncthreads();
+            if (moves) a.indices[to + i] = index, a.values[to + i] = value;
+            __syncthreads();
+        }
+        to += count;
+    }
+}
+
 int64_t blocks_of(int64_t count) { return (count + COLUMNS - 1) / COLUMNS; }
 
 } // namespace
@@ -189,5 +207,8 @@ int pva_cuda_jumprelu(const float *x, int64_t n, int64_t d, const float *w_enc, 
         if (status) return status;
     }
     PVA_LAUNCH(close_gaps, (unsigned)n, MOVERS, 0, stream, a, blocks_of(count));
+    const int status = (int)cudaGetLastError();
+    if (status || n == 1 || count == 0) return status;
+    PVA_LAUNCH(join_rows, 1, MOVERS, 0, stream, a);
     return (int)cudaGetLastError();
 }

@@ -39,10 +39,10 @@ struct pva_tensor {
 };
 
 struct pva_backend_settings {
-    int device;          /* GPU index; ignored on the CPU */
+    int device;          /* GPU index among those that this process sees; ignored on the CPU */
     int n_threads;       /* CPU threads; 0: what OMP_NUM_THREADS or the affinity mask allows */
     size_t memory_limit; /* bytes this process may hold on the device; 0: no limit of ours */
-    const char *isa;     /* CPU: force "c", "avx2", "avx512", "avx512bf16" or "amx"; NULL: the best this machine has */
+    const char *isa;     /* CPU: force "c", "avx2", "avx512", "avx512bf16" or "amx"; GPU: "portable" for no tensor cores; NULL: the best there is */
 };
 
 struct pva_backend_info {
@@ -51,7 +51,8 @@ struct pva_backend_info {
     int n_threads;          /* CPU threads in use; 0 on a GPU */
     size_t memory_total;    /* bytes on the device */
     char id[48];            /* tells physical devices apart, whatever their index here (a GPU's UUID); "" on the CPU */
-    size_t memory_used;     /* bytes this backend has allocated (bound host memory not counted) */
+    size_t memory_used;     /* bytes this backend has allocated (bound host memory not counted on the CPU) */
+    char versions[64];      /* "CUDA 13.0, driver for 13.0"; "" on the CPU */
 };
 
 /* Keys and values of all sequences of a session, in pages of page_size positions. Page tables are per slot: position p of slot s
