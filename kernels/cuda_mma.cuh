@@ -9,6 +9,8 @@
 #include <stdint.h>
 
 #ifdef PVA_SIMT
+#include <stdio.h>
+
 /* Copies on their way, oldest first, of each thread. */
 struct simt_copy {
     void *to;
@@ -23,7 +25,10 @@ inline simt_queue simt_queues[1024];
 
 static inline void copy_async(void *to, const void *from, int bytes) {
     simt_queue &q = simt_queues[threadIdx.x];
-    if (q.n == 128) abort();
+    if (((uintptr_t)to | (uintptr_t)from) % 16 || q.n == 128) {
+        fprintf(stderr, "runtime error: copy_async at an address not aligned to 16 bytes, or more than 128 copies on their way\n");
+        abort();
+    }
     q.copies[q.n++] = {to, from, bytes, q.group};
 }
 static inline void copy_commit() { simt_queues[threadIdx.x].group++; }

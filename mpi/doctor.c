@@ -31,7 +31,7 @@ const struct pva_option pva_doctor_options[] = {
 };
 
 enum verdict { FINE, ABSENT, FAILED }; /* absent: optional and not there */
-enum { MOST_FINDINGS = 20, MOST_VALUES = 4 };
+enum { MOST_FINDINGS = 48, MOST_VALUES = 4, MOST_GPUS = 16 };
 
 /* Plain bytes: travels between ranks. */
 struct finding {
@@ -104,6 +104,31 @@ static void check_matmul(struct findings *f, const struct engine *e) {
         value(note(f, FINE, "matmul", "bf16 %d x %d x %d: %.0f GFLOP/s", N, K, M, 2.0 * N * K * M / best / 1e9), "gflops", 2.0 * N * K * M / best / 1e9);
 }
 
+/* Each GPU that this process sees, whatever --backend says. */
+static void check_gpus(struct findings *f) {
+    struct engine e = {0};
+    struct pva_error err = {0};
+    e.ops = pva_backend_find("cuda", &err);
+    if (!e.ops) {
+        note(f, ABSENT, "gpu", "%s", err.msg);
+        return;
+    }
+    for (int i = 0; i < e.ops->count() && i < MOST_GPUS; i++) {
+        struct pva_backend_settings settings = {.device = i};
+        struct pva_backend_info info;
+        err = (struct pva_error){0};
+        if (e.ops->open(&settings, &e.be, &err)) {
+            note(f, FAILED, "gpu", "%s", err.msg);
+            continue;
+        }
+        e.ops->describe(e.be, &info);
+        value(note(f, FINE, "gpu", "%d: %s, %.1f GiB, %s", i, info.device, (double)info.memory_total / 0x1p30, info.versions), "memory_bytes",
+              (double)info.memory_total);
+        check_matmul(f, &e);
+        e.ops->close(&e.be);
+    }
+}
+
 static void check_backend(struct findings *f, const struct par *p, const struct pva_options *o) {
     struct engine e = {0};
     struct pva_error err = {0};
@@ -116,7 +141,7 @@ static void check_backend(struct findings *f, const struct par *p, const struct 
     note(f, FINE, "backend", "%s: %s", e.ops->name, info.device);
     check_matmul(f, &e);
     engine_close(&e);
-    if (!pva_backend_find("cuda", &err)) note(f, ABSENT, "gpu", "%s", err.msg);
+    check_gpus(f);
 }
 
 static void check_sandbox(struct findings *f, const struct pva_options *o) {

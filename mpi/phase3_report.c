@@ -21,6 +21,7 @@ static const char *figure(char *out, size_t size, double x) {
 static const char *area(char *out, size_t size, const struct phase3_metrics *m) {
     if (m->n == 0) snprintf(out, size, "no problem");
     else if (m->one_class) snprintf(out, size, "one class only");
+    else if (isnan(m->auroc.interval.low)) snprintf(out, size, "%.3f (too few for an interval)", m->auroc.auroc);
     else snprintf(out, size, "%.3f [%.3f, %.3f]", m->auroc.auroc, m->auroc.interval.low, m->auroc.interval.high);
     return out;
 }
@@ -61,6 +62,7 @@ static void print_temperatures(const struct phase3_result *r, FILE *out) {
         for (int i = 0; i < r->n_predictors; i++) {
             const struct phase3_at_temperature *a = &r->scores[i].temperatures[t];
             if (a->one_class) fprintf(out, "; %s one class only", r->predictors[i].name);
+            else if (isnan(a->auroc.bca.low)) fprintf(out, "; %s AUROC %.3f (too few for an interval)", r->predictors[i].name, a->auroc.estimate);
             else fprintf(out, "; %s AUROC %.3f [%.3f, %.3f]", r->predictors[i].name, a->auroc.estimate, a->auroc.bca.low, a->auroc.bca.high);
         }
         fprintf(out, "\n");

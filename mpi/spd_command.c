@@ -20,8 +20,10 @@
 #include <unistd.h>
 
 static const struct pva_option options[] = {
-    {"experiments", PVA_OPT_TEXT, "KEYS", NULL, "registered experiments, separated by commas (also -e); default: all", NULL, 0, 0},
-    {"out", PVA_OPT_TEXT, "DIR", NULL, "where run directories go; default $SPD_CACHE_DIR/runs, else ~/spd_cache/runs", NULL, 0, 0},
+    {"experiments", PVA_OPT_TEXT, "KEYS", NULL, "registered experiments, separated by commas (also -e); default: all", NULL, 0,
+     0},
+    {"out", PVA_OPT_TEXT, "DIR", NULL, "where run directories go; default $SPD_CACHE_DIR/runs, else ~/spd_cache/runs", NULL, 0,
+     0},
     {"seed", PVA_OPT_INT, "S", NULL, "in place of the configuration's", NULL, 0, 9e15},
     {"steps", PVA_OPT_INT, "N", NULL, "in place of the configuration's", NULL, 1, 4e9},
     {"target-seed", PVA_OPT_INT, "S", "0", "where the search for a target model begins", NULL, 0, 9e15},
@@ -29,11 +31,13 @@ static const struct pva_option options[] = {
     {"list", PVA_OPT_FLAG, NULL, "no", "print the sweep's runs, a line of arguments each, for a job array", NULL, 0, 0},
     {"index", PVA_OPT_INT, "I", NULL, "only run I of the sweep, counted from 0", NULL, 0, 1e9},
     {"n-agents", PVA_OPT_INT, "N", NULL, "sweep: tasks at a time, said to slurm/spd.sh (also -n)", NULL, 1, 1e6},
-    {"local", PVA_OPT_FLAG, NULL, "yes", "here, one after the other; jobs of a cluster are submitted by slurm/spd.sh", NULL, 0, 0},
+    {"local", PVA_OPT_FLAG, NULL, "yes", "here, one after the other; jobs of a cluster are submitted by slurm/spd.sh", NULL, 0,
+     0},
     {"report", PVA_OPT_FLAG, NULL, "no", "only write the report of the run directories named", NULL, 0, 0},
     {"create-report", PVA_OPT_FLAG, NULL, "yes", "report.html for each run, and a comparison of several", NULL, 0, 0},
     {"report-title", PVA_OPT_TEXT, "TEXT", NULL, "of the comparison", NULL, 0, 0},
-    {"project", PVA_OPT_TEXT, "NAME", NULL, "first part of run directories' names; default: the configuration's wandb_project", NULL, 0, 0},
+    {"project", PVA_OPT_TEXT, "NAME", NULL, "first part of run directories' names; default: the configuration's wandb_project",
+     NULL, 0, 0},
     {"job-suffix", PVA_OPT_TEXT, "S", NULL, "last part of them", NULL, 0, 0},
     {"cpu", PVA_OPT_FLAG, NULL, "yes", "on the CPU (there is no other way yet)", NULL, 0, 0},
     {"dp", PVA_OPT_INT, "N", NULL, "must be the number of ranks mpirun started: 1, 2, 4 or 8", NULL, 1, 8},
@@ -71,7 +75,9 @@ struct run_spec {
 };
 
 static int rank_of(const struct spd *s) { return s->parallel ? s->par.rank : 0; }
-static int agree(const struct spd *s, const char *step, struct pva_error *err) { return s->parallel ? par_agree(&s->par, step, err) : err->code; }
+static int agree(const struct spd *s, const char *step, struct pva_error *err) {
+    return s->parallel ? par_agree(&s->par, step, err) : err->code;
+}
 
 static double now(void) {
     struct timespec t;
@@ -81,7 +87,8 @@ static double now(void) {
 
 static int gather(void *user, const void *own, size_t bytes, void *all, struct pva_error *err) {
     const struct spd *s = user;
-    if (bytes > 1u << 30) return pva_fail(err, PVA_IO, "a rank's share of the gradients is %zu bytes; more ranks make it smaller", bytes);
+    if (bytes > 1u << 30)
+        return pva_fail(err, PVA_IO, "a rank's share of the gradients is %zu bytes; more ranks make it smaller", bytes);
     if (MPI_Allgather(own, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, s->par.comm) == MPI_SUCCESS) return PVA_OK;
     return pva_fail(err, PVA_IO, "the ranks could not exchange gradients");
 }
@@ -101,13 +108,18 @@ static int show(struct spd *s, int64_t step, int64_t steps, double loss, double 
     double t = now();
     if (t - s->shown < 0.2) return stop_requested();
     s->shown = t;
-    if (step > s->first_step) time_left((t - s->started) * (double)(steps - step) / (double)(step - s->first_step), left, sizeof left);
+    if (step > s->first_step)
+        time_left((t - s->started) * (double)(steps - step) / (double)(step - s->first_step), left, sizeof left);
     if (!isnan(error)) snprintf(found, sizeof found, ", CI error %.0f", error);
-    if (rank_of(s) == 0) pva_log_progress("%s: step %lld of %lld, loss %.3g%s, %s left", s->label, (long long)step, (long long)steps, loss, found, left);
+    if (rank_of(s) == 0)
+        pva_log_progress("%s: step %lld of %lld, loss %.3g%s, %s left", s->label, (long long)step, (long long)steps, loss, found,
+                         left);
     return stop_requested();
 }
 
-static int on_step(void *user, int64_t step, int64_t steps, double loss, double error) { return show(user, step, steps, loss, error); }
+static int on_step(void *user, int64_t step, int64_t steps, double loss, double error) {
+    return show(user, step, steps, loss, error);
+}
 static int on_target_step(void *user, int64_t step, int64_t steps, double loss) { return show(user, step, steps, loss, NAN); }
 
 static void begin(struct spd *s, const char *label) {
@@ -139,12 +151,16 @@ static int train_target(struct spd *s, const char *key, const char *directory, s
 static int find_target(struct spd *s, const struct pva_spd_config *c, struct pva_spd_target *t, struct pva_error *err) {
     char directory[3072], file[3200];
     if (!strncmp(c->target_path, "recipe:", 7)) {
-        snprintf(directory, sizeof directory, "%s/targets/%s-seed%lld", s->out, c->target_path + 7, (long long)pva_options_int(s->o, "target-seed"));
+        snprintf(directory, sizeof directory, "%s/targets/%s-seed%lld", s->out, c->target_path + 7,
+                 (long long)pva_options_int(s->o, "target-seed"));
         snprintf(file, sizeof file, "%s/target_config.yaml", directory);
         if (rank_of(s) == 0 && access(file, F_OK)) train_target(s, c->target_path + 7, directory, err);
         if (agree(s, "train the target", err)) return err->code;
     } else if (!*c->target_path || !strncmp(c->target_path, "wandb:", 6)) {
-        return pva_fail(err, PVA_INPUT, "pretrained_model_path \"%s\": expected recipe:KEY, or a directory with target.safetensors and target_config.yaml", c->target_path);
+        return pva_fail(
+            err, PVA_INPUT,
+            "pretrained_model_path \"%s\": expected recipe:KEY, or a directory with target.safetensors and target_config.yaml",
+            c->target_path);
     } else {
         snprintf(directory, sizeof directory, "%s", c->target_path);
     }
@@ -155,8 +171,9 @@ static int find_target(struct spd *s, const struct pva_spd_config *c, struct pva
 
 static void summarise(const struct spd *s, const struct run_spec *r, const struct pva_spd_result *x, const char *directory) {
     if (pva_options_flag(s->o, "quiet") || rank_of(s)) return;
-    printf("%s: %lld steps in %.1f s, faithfulness %.2g, stochastic recon %.2g, layerwise %.2g, importance %.3g", r->name, (long long)x->step, x->seconds, x->faithfulness, x->stochastic_recon,
-           x->stochastic_recon_layerwise, x->importance_minimality);
+    printf("%s: %lld steps in %.1f s, faithfulness %.2g, stochastic recon %.2g, layerwise %.2g, importance %.3g", r->name,
+           (long long)x->step, x->seconds, x->faithfulness, x->stochastic_recon, x->stochastic_recon_layerwise,
+           x->importance_minimality);
     if (!isnan(x->ci_error)) printf(", CI error %.0f (%.0f at 0.2)", x->ci_error, x->ci_error_02);
     if (!isnan(x->mmcs)) printf(", MMCS %.4f, ML2R %.4f", x->mmcs, x->ml2r);
     printf(", L0");
@@ -168,8 +185,10 @@ static void summarise(const struct spd *s, const struct run_spec *r, const struc
 /* result.json: what the report and scripts read. */
 static int write_result(const struct run_spec *r, const struct pva_spd_result *x, const char *directory, struct pva_error *err) {
     char path[3200];
-    json_t *o = json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:f}", "name", r->name, "step", (json_int_t)x->step, "seconds", x->seconds, "faithfulness", x->faithfulness, "stochastic_recon",
-                          x->stochastic_recon, "stochastic_recon_layerwise", x->stochastic_recon_layerwise, "importance_minimality", x->importance_minimality);
+    json_t *o =
+        json_pack("{s:s, s:I, s:f, s:f, s:f, s:f, s:f}", "name", r->name, "step", (json_int_t)x->step, "seconds", x->seconds,
+                  "faithfulness", x->faithfulness, "stochastic_recon", x->stochastic_recon, "stochastic_recon_layerwise",
+                  x->stochastic_recon_layerwise, "importance_minimality", x->importance_minimality);
     json_t *l0 = json_array();
     for (int i = 0; i < x->n_modules; i++) json_array_append_new(l0, json_real(x->l0[i]));
     json_object_set_new(o, "l0", l0);
@@ -188,12 +207,19 @@ static int run_one(struct spd *s, struct run_spec *r, char directory[3072], stru
     struct pva_spd_target t = {0};
     struct pva_spd_result result;
     const char *project = pva_options_text(s->o, "project"), *suffix = pva_options_text(s->o, "job-suffix");
-    snprintf(directory, 3072, "%s/%s-%s%s%s", s->out, project ? project : r->config.project, r->name, suffix ? "-" : "", suffix ? suffix : "");
+    snprintf(directory, 3072, "%s/%s-%s%s%s", s->out, project ? project : r->config.project, r->name, suffix ? "-" : "",
+             suffix ? suffix : "");
     find_target(s, &r->config, &t, err);
     if (agree(s, "load the target", err)) return err->code;
     begin(s, r->name);
-    struct pva_spd_settings settings = {.directory = directory, .name = r->name, .threads = s->threads, .resume = !strcmp(pva_options_text(s->o, "resume"), "auto"),
-                                        .no_shortcuts = !pva_options_flag(s->o, "shortcuts"), .ranks = s->parallel ? &s->ranks : NULL, .progress = on_step, .user = s};
+    struct pva_spd_settings settings = {.directory = directory,
+                                        .name = r->name,
+                                        .threads = s->threads,
+                                        .resume = !strcmp(pva_options_text(s->o, "resume"), "auto"),
+                                        .no_shortcuts = !pva_options_flag(s->o, "shortcuts"),
+                                        .ranks = s->parallel ? &s->ranks : NULL,
+                                        .progress = on_step,
+                                        .user = s};
     pva_spd_decompose(&r->config, &t, &settings, &result, err);
     pva_log_progress_end();
     pva_spd_target_free(&t);
@@ -224,7 +250,8 @@ static int override(const struct spd *s, struct run_spec *r, struct pva_error *e
     return PVA_OK;
 }
 
-static int add_run(struct run_spec **runs, int *n, const char *name, const char *key, const char *yaml, const char *path, struct pva_error *err) {
+static int add_run(struct run_spec **runs, int *n, const char *name, const char *key, const char *yaml, const char *path,
+                   struct pva_error *err) {
     struct run_spec *more = realloc(*runs, (size_t)(*n + 1) * sizeof *more);
     if (!more) return pva_fail(err, PVA_IO, "out of memory");
     *runs = more;
@@ -252,7 +279,8 @@ static int split_keys(const char *text, const char **keys, int *n, char *buffer,
 }
 
 /* The runs asked for, or, with --list, their lines on stdout (*n stays 0). */
-static int collect(struct spd *s, const char *const *words, size_t n_words, struct run_spec **runs, int *n, struct pva_error *err) {
+static int collect(struct spd *s, const char *const *words, size_t n_words, struct run_spec **runs, int *n,
+                   struct pva_error *err) {
     const char *keys[64], *sweep = pva_options_text(s->o, "sweep"), *experiments = pva_options_text(s->o, "experiments");
     char buffer[1000];
     int n_keys;
@@ -275,7 +303,8 @@ static int collect(struct spd *s, const char *const *words, size_t n_words, stru
         }
         for (int i = 0; i < n_keys; i++) {
             const struct pva_spd_experiment *x;
-            if (pva_spd_experiment_find(keys[i], &x, err) || add_run(runs, n, x->key, x->key, x->config, NULL, err)) return err->code;
+            if (pva_spd_experiment_find(keys[i], &x, err) || add_run(runs, n, x->key, x->key, x->config, NULL, err))
+                return err->code;
         }
         return PVA_OK;
     }
@@ -285,7 +314,9 @@ static int collect(struct spd *s, const char *const *words, size_t n_words, stru
     char full[4096];
     if (!realpath(sweep, full)) snprintf(full, sizeof full, "%s", sweep);
     if (pva_options_flag(s->o, "list")) {
-        for (int i = 0; i < count; i++) printf("--sweep '%s'%s%s --index %d # %s\n", full, experiments ? " -e " : "", experiments ? experiments : "", i, all[i].name);
+        for (int i = 0; i < count; i++)
+            printf("--sweep '%s'%s%s --index %d # %s\n", full, experiments ? " -e " : "", experiments ? experiments : "", i,
+                   all[i].name);
     } else if (pva_options_is_set(s->o, "index")) {
         int64_t i = pva_options_int(s->o, "index");
         if (i >= count) pva_fail(err, PVA_USAGE, "--index %lld: the sweep has runs 0 to %d", (long long)i, count - 1);
@@ -304,7 +335,8 @@ static int run_all(struct spd *s, struct run_spec *runs, int n, struct pva_error
     if (!directories || !list) pva_fail(err, PVA_IO, "out of memory");
     for (int i = 0; i < n && !err->code; i++) {
         struct pva_error one = {0};
-        if (n > 1 && rank_of(s) == 0 && !pva_options_flag(s->o, "quiet")) printf("[%d/%d] %s\n", i + 1, n, runs[i].name), fflush(stdout);
+        if (n > 1 && rank_of(s) == 0 && !pva_options_flag(s->o, "quiet"))
+            printf("[%d/%d] %s\n", i + 1, n, runs[i].name), fflush(stdout);
         run_one(s, &runs[i], directories[i], &one);
         if (!one.code) {
             list[n_good++] = directories[i];
@@ -319,7 +351,8 @@ static int run_all(struct spd *s, struct run_spec *runs, int n, struct pva_error
         char page[3200];
         const char *suffix = pva_options_text(s->o, "job-suffix"), *title = pva_options_text(s->o, "report-title");
         snprintf(page, sizeof page, "%s/report%s%s.html", s->out, suffix ? "-" : "", suffix ? suffix : "");
-        if (!spd_report(list, n_good, title ? title : "Comparison", page, err) && !pva_options_flag(s->o, "quiet")) printf("comparison: %s\n", page);
+        if (!spd_report(list, n_good, title ? title : "Comparison", page, err) && !pva_options_flag(s->o, "quiet"))
+            printf("comparison: %s\n", page);
     }
     free(directories);
     free(list);
@@ -345,13 +378,19 @@ static int execute(struct spd *s, struct pva_error *err) {
         char page[3200];
         const char *title = pva_options_text(s->o, "report-title"), *out = pva_options_text(s->o, "out");
         snprintf(page, sizeof page, "%s%s", n_words == 1 ? words[0] : out ? out : ".", "/report.html");
-        if (rank_of(s) == 0 && !spd_report(words, (int)n_words, title ? title : n_words == 1 ? words[0] : "Comparison", page, err)) printf("%s\n", page);
+        if (rank_of(s) == 0 && !spd_report(words, (int)n_words,
+                                           title          ? title
+                                           : n_words == 1 ? words[0]
+                                                          : "Comparison",
+                                           page, err))
+            printf("%s\n", page);
         return agree(s, "report", err);
     }
     if (n_words && !strcmp(words[0], "target")) {
         char directory[3072];
         if (n_words != 2) return pva_fail(err, PVA_USAGE, "name one target: spd-run target KEY");
-        snprintf(directory, sizeof directory, "%s%s%s", s->out, pva_options_is_set(s->o, "out") ? "" : "/targets/", pva_options_is_set(s->o, "out") ? "" : words[1]);
+        snprintf(directory, sizeof directory, "%s%s%s", s->out, pva_options_is_set(s->o, "out") ? "" : "/targets/",
+                 pva_options_is_set(s->o, "out") ? "" : words[1]);
         if (rank_of(s) == 0) train_target(s, words[1], directory, err);
         return agree(s, "train the target", err);
     }
@@ -383,7 +422,8 @@ static int start(struct spd *s, struct pva_error *err) {
     }
     int size = s->parallel ? s->par.size : 1;
     if (pva_options_is_set(s->o, "dp") && pva_options_int(s->o, "dp") != size)
-        pva_fail(err, PVA_USAGE, "--dp %lld, but there %s %d rank%s: start with mpirun -n %lld", (long long)pva_options_int(s->o, "dp"), size == 1 ? "is" : "are", size, size == 1 ? "" : "s",
+        pva_fail(err, PVA_USAGE, "--dp %lld, but there %s %d rank%s: start with mpirun -n %lld",
+                 (long long)pva_options_int(s->o, "dp"), size == 1 ? "is" : "are", size, size == 1 ? "" : "s",
                  (long long)pva_options_int(s->o, "dp"));
     if (!pva_options_flag(s->o, "cpu")) pva_fail(err, PVA_USAGE, "--no-cpu: decompositions run on the CPU only");
     if (!pva_options_flag(s->o, "local")) pva_fail(err, PVA_USAGE, "--no-local: jobs of a cluster are submitted by slurm/spd.sh");
@@ -430,7 +470,9 @@ int spd_command(int argc, char **argv, struct pva_error *err) {
     if (!status && pva_options_wants_help(o)) {
         pva_options_print_help("spd-run", synopsis, tables, stdout);
         printf("\nexperiments:\n");
-        for (int i = 0; pva_spd_experiment_at(i); i++) printf("  %-13s %s\n                %s\n", pva_spd_experiment_at(i)->key, pva_spd_experiment_at(i)->title, pva_spd_experiment_at(i)->expects);
+        for (int i = 0; pva_spd_experiment_at(i); i++)
+            printf("  %-13s %s\n                %s\n", pva_spd_experiment_at(i)->key, pva_spd_experiment_at(i)->title,
+                   pva_spd_experiment_at(i)->expects);
     } else if (!status && pva_options_wants_config(o)) {
         pva_options_print_config(o, stdout);
     } else if (!status) {

@@ -35,7 +35,9 @@ int spd_matrix_read(const char *path, struct spd_matrix_file *out, struct pva_er
             out->values[n++] = v;
             columns++;
         }
-        if (!status && out->n_rows && columns != out->n_cols) status = pva_fail(err, PVA_INPUT, "%s:%d: %d numbers, the lines before have %d", path, out->n_rows + 1, columns, out->n_cols);
+        if (!status && out->n_rows && columns != out->n_cols)
+            status = pva_fail(err, PVA_INPUT, "%s:%d: %d numbers, the lines before have %d", path, out->n_rows + 1, columns,
+                              out->n_cols);
         out->n_cols = columns;
         out->n_rows++;
     }
@@ -48,7 +50,9 @@ int spd_matrix_read(const char *path, struct spd_matrix_file *out, struct pva_er
 
 /* ---- PNG: a signature and chunks {length, name, data, CRC} ---- */
 
-static void put_big(unsigned char *p, uint32_t v) { p[0] = (unsigned char)(v >> 24), p[1] = (unsigned char)(v >> 16), p[2] = (unsigned char)(v >> 8), p[3] = (unsigned char)v; }
+static void put_big(unsigned char *p, uint32_t v) {
+    p[0] = (unsigned char)(v >> 24), p[1] = (unsigned char)(v >> 16), p[2] = (unsigned char)(v >> 8), p[3] = (unsigned char)v;
+}
 
 static size_t put_chunk(unsigned char *out, const char *name, const unsigned char *data, size_t n) {
     put_big(out, (uint32_t)n);
@@ -59,11 +63,13 @@ static size_t put_chunk(unsigned char *out, const char *name, const unsigned cha
 }
 
 static void colour(enum spd_palette palette, double t, unsigned char rgb[3]) {
-    static const double low[3][3] = {{247, 251, 255}, {255, 245, 240}, {59, 76, 192}}, middle[3][3] = {{107, 174, 214}, {251, 106, 74}, {221, 221, 221}},
+    static const double low[3][3] = {{247, 251, 255}, {255, 245, 240}, {59, 76, 192}},
+                        middle[3][3] = {{107, 174, 214}, {251, 106, 74}, {221, 221, 221}},
                         high[3][3] = {{8, 48, 107}, {103, 0, 13}, {180, 4, 38}};
     t = isnan(t) || t < 0 ? 0 : t > 1 ? 1 : t;
     for (int i = 0; i < 3; i++) {
-        double v = t < 0.5 ? low[palette][i] + (middle[palette][i] - low[palette][i]) * 2 * t : middle[palette][i] + (high[palette][i] - middle[palette][i]) * (2 * t - 1);
+        double v = t < 0.5 ? low[palette][i] + (middle[palette][i] - low[palette][i]) * 2 * t
+                           : middle[palette][i] + (high[palette][i] - middle[palette][i]) * (2 * t - 1);
         rgb[i] = (unsigned char)(v + 0.5);
     }
 }
@@ -123,8 +129,8 @@ static int close_picture(FILE *f, const char *path, struct pva_error *err) {
     return PVA_OK;
 }
 
-int spd_heat_map(const struct spd_matrix_file *m, enum spd_palette palette, double limit, const char *title, const char *rows, const char *columns, const char *path,
-                 struct pva_error *err) {
+int spd_heat_map(const struct spd_matrix_file *m, enum spd_palette palette, double limit, const char *title, const char *rows,
+                 const char *columns, const char *path, struct pva_error *err) {
     const double width = 540, height = fmin(360, fmax(60, width * 0.9 * m->n_rows / m->n_cols));
     size_t n;
     unsigned char *png = encode(m, palette, limit > 0 ? limit : 1, &n);
@@ -134,30 +140,40 @@ int spd_heat_map(const struct spd_matrix_file *m, enum spd_palette palette, doub
         free(png);
         return pva_fail(err, PVA_IO, "%s: %s", path, strerror(errno));
     }
-    fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\" viewBox=\"0 0 %.0f %.0f\" font-family=\"sans-serif\" font-size=\"12\" fill=\"#7f7f7f\">",
+    fprintf(f,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\" viewBox=\"0 0 %.0f %.0f\" "
+            "font-family=\"sans-serif\" font-size=\"12\" fill=\"#7f7f7f\">",
             width + 20, height + 60);
     fprintf(f, "<text x=\"%.0f\" y=\"16\" text-anchor=\"middle\">", width / 2 + 20);
     put_text(f, title);
-    fprintf(f, "</text><image x=\"20\" y=\"24\" width=\"%.0f\" height=\"%.0f\" preserveAspectRatio=\"none\" style=\"image-rendering:pixelated\" xlink:href=\"data:image/png;base64,", width - 10, height);
+    fprintf(f,
+            "</text><image x=\"20\" y=\"24\" width=\"%.0f\" height=\"%.0f\" preserveAspectRatio=\"none\" "
+            "style=\"image-rendering:pixelated\" xlink:href=\"data:image/png;base64,",
+            width - 10, height);
     put_base64(f, png, n);
     fprintf(f, "\"/><text x=\"20\" y=\"%.0f\">", height + 42);
     put_text(f, columns);
-    fprintf(f, " (%d)</text><text x=\"%.0f\" y=\"%.0f\" text-anchor=\"end\">%s%.3g to %.3g</text><text transform=\"translate(14 %.0f) rotate(-90)\">", m->n_cols, width + 10, height + 42, "colour ",
-            palette == SPD_COOLWARM ? -limit : 0.0, limit, height + 24);
+    fprintf(f,
+            " (%d)</text><text x=\"%.0f\" y=\"%.0f\" text-anchor=\"end\">%s%.3g to %.3g</text><text transform=\"translate(14 "
+            "%.0f) rotate(-90)\">",
+            m->n_cols, width + 10, height + 42, "colour ", palette == SPD_COOLWARM ? -limit : 0.0, limit, height + 24);
     put_text(f, rows);
     fprintf(f, " (%d)</text></svg>\n", m->n_rows);
     free(png);
     return close_picture(f, path, err);
 }
 
-int spd_arrows(int n, const double *x, const double *y, const int *group, const char *title, const char *path, struct pva_error *err) {
-    static const char *const colours[3] = {"#9a9a9a", "#2f7fc1", "#d9742b"}, *const names[3] = {"target", "components", "their sum"};
+int spd_arrows(int n, const double *x, const double *y, const int *group, const char *title, const char *path,
+               struct pva_error *err) {
+    static const char *const colours[3] = {"#9a9a9a", "#2f7fc1", "#d9742b"}, *const names[3] = {"target", "components",
+                                                                                                "their sum"};
     static const double widths[3] = {5, 2, 2};
     double largest = 1e-12;
     for (int i = 0; i < n; i++) largest = fmax(largest, fmax(fabs(x[i]), fabs(y[i])));
     FILE *f = fopen(path, "w");
     if (!f) return pva_fail(err, PVA_IO, "%s: %s", path, strerror(errno));
-    fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-180 -196 360 390\" font-family=\"sans-serif\" font-size=\"12\" fill=\"#7f7f7f\"><text y=\"-180\" text-anchor=\"middle\">");
+    fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-180 -196 360 390\" font-family=\"sans-serif\" "
+               "font-size=\"12\" fill=\"#7f7f7f\"><text y=\"-180\" text-anchor=\"middle\">");
     put_text(f, title);
     fputs("</text>", f);
     for (int g = 0; g < 3; g++) {
@@ -166,8 +182,10 @@ int spd_arrows(int n, const double *x, const double *y, const int *group, const 
             if (group[i] != g) continue;
             any = 1;
             double a = 150 * x[i] / largest, b = -150 * y[i] / largest;
-            fprintf(f, "<line x1=\"0\" y1=\"0\" x2=\"%.2f\" y2=\"%.2f\" stroke=\"%s\" stroke-width=\"%.0f\" %s/><circle cx=\"%.2f\" cy=\"%.2f\" r=\"%.0f\" fill=\"%s\"/>", a, b, colours[g], widths[g],
-                    g == 2 ? "stroke-dasharray=\"4 3\" " : "", a, b, 1 + widths[g], colours[g]);
+            fprintf(f,
+                    "<line x1=\"0\" y1=\"0\" x2=\"%.2f\" y2=\"%.2f\" stroke=\"%s\" stroke-width=\"%.0f\" %s/><circle cx=\"%.2f\" "
+                    "cy=\"%.2f\" r=\"%.0f\" fill=\"%s\"/>",
+                    a, b, colours[g], widths[g], g == 2 ? "stroke-dasharray=\"4 3\" " : "", a, b, 1 + widths[g], colours[g]);
         }
         if (any) fprintf(f, "<text x=\"%d\" y=\"184\" fill=\"%s\">%s</text>", -170 + 100 * g, colours[g], names[g]);
     }

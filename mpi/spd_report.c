@@ -124,21 +124,33 @@ static void picture(struct run *r, struct pva_html *page, const char *name, cons
 }
 
 /* A picture of the curves whose keys begin with a prefix and end with a suffix, named by what is between. */
-static void draw_curves(struct run *r, struct pva_html *page, const char *name, const char *title, const char *y, int logarithmic, const char *const *keys, const char *const *labels, int n_keys) {
+static void draw_curves(struct run *r, struct pva_html *page, const char *name, const char *title, const char *y, int logarithmic,
+                        const char *const *keys, const char *const *labels, int n_keys) {
     struct pva_series series[8];
     int n = 0;
     for (int i = 0; i < n_keys && n < 8; i++) {
         struct curve *c = find_curve(r, keys[i], 0);
-        if (c && c->n) series[n] = (struct pva_series){.label = labels[i], .kind = PVA_SERIES_LINE, .colour = (enum pva_colour)(n % PVA_N_COLOURS), .n = c->n, .x = c->x, .y = c->y}, n++;
+        if (c && c->n)
+            series[n] = (struct pva_series){.label = labels[i],
+                                            .kind = PVA_SERIES_LINE,
+                                            .colour = (enum pva_colour)(n % PVA_N_COLOURS),
+                                            .n = c->n,
+                                            .x = c->x,
+                                            .y = c->y},
+            n++;
     }
-    struct pva_figure figure = {.title = title, .x_label = "step", .y_label = y, .y_logarithmic = logarithmic, .series = series, .n_series = n};
+    struct pva_figure figure = {
+        .title = title, .x_label = "step", .y_label = y, .y_logarithmic = logarithmic, .series = series, .n_series = n};
     picture(r, page, name, &figure, title);
 }
 
 static void draw_losses(struct run *r, struct pva_html *page) {
-    const char *const recon[] = {"train/loss/stochastic_recon", "train/loss/stochastic_recon_layerwise", "train/loss/recon", "train/loss/recon_layerwise", "train/loss/output_recon"};
-    const char *const recon_labels[] = {"stochastic", "stochastic, layerwise", "by importance", "by importance, layerwise", "unmasked"};
-    const char *const faith[] = {"train/loss/faithfulness"}, *const importance[] = {"train/loss/importance_minimality"}, *const error[] = {"target_solution_error/total", "target_solution_error/total_0p2"};
+    const char *const recon[] = {"train/loss/stochastic_recon", "train/loss/stochastic_recon_layerwise", "train/loss/recon",
+                                 "train/loss/recon_layerwise", "train/loss/output_recon"};
+    const char *const recon_labels[] = {"stochastic", "stochastic, layerwise", "by importance", "by importance, layerwise",
+                                        "unmasked"};
+    const char *const faith[] = {"train/loss/faithfulness"}, *const importance[] = {"train/loss/importance_minimality"},
+                      *const error[] = {"target_solution_error/total", "target_solution_error/total_0p2"};
     const char *const none[] = {NULL}, *const tolerances[] = {"tolerance 0.1", "tolerance 0.2"};
     char l0[PVA_SPD_MAX_MODULES][100];
     const char *keys[PVA_SPD_MAX_MODULES], *labels[PVA_SPD_MAX_MODULES];
@@ -182,7 +194,8 @@ static int read_newest(const struct run *r, const char *name, struct spd_matrix_
 }
 
 /* Histograms: a column per module, first line the names. */
-static void draw_bins(struct run *r, struct pva_html *page, const char *name, const char *title, const char *x_label, const char *y_label) {
+static void draw_bins(struct run *r, struct pva_html *page, const char *name, const char *title, const char *x_label,
+                      const char *y_label) {
     char path[4096], *line = NULL;
     size_t size = 0;
     double bins[200], counts[PVA_SPD_MAX_MODULES][200];
@@ -206,7 +219,8 @@ static void draw_bins(struct run *r, struct pva_html *page, const char *name, co
         struct pva_series series = {.kind = PVA_SERIES_STEPS, .colour = PVA_BLUE, .n = n, .x = bins, .y = counts[m]};
         snprintf(own, sizeof own, "%s_%s", name, r->modules[m]);
         snprintf(heading, sizeof heading, "%s: %s", r->modules[m], title);
-        struct pva_figure figure = {.title = heading, .x_label = x_label, .y_label = y_label, .y_logarithmic = 1, .series = &series, .n_series = 1};
+        struct pva_figure figure = {
+            .title = heading, .x_label = x_label, .y_label = y_label, .y_logarithmic = 1, .series = &series, .n_series = 1};
         picture(r, page, own, &figure, heading);
     }
 }
@@ -217,7 +231,8 @@ static double largest(const struct spd_matrix_file *m) {
     return v;
 }
 
-static void draw_heat_map(struct run *r, struct pva_html *page, const char *name, const char *module, enum spd_palette palette, double limit, const char *title, const char *rows) {
+static void draw_heat_map(struct run *r, struct pva_html *page, const char *name, const char *module, enum spd_palette palette,
+                          double limit, const char *title, const char *rows) {
     struct spd_matrix_file m;
     struct pva_error err = {0};
     char full[200], csv[4096], svg[4096], heading[200];
@@ -225,18 +240,22 @@ static void draw_heat_map(struct run *r, struct pva_html *page, const char *name
     if (read_newest(r, full, &m, csv)) return;
     snprintf(svg, sizeof svg, "%s/%s.svg", r->figures, full);
     snprintf(heading, sizeof heading, "%s: %s", module, title);
-    if (spd_heat_map(&m, palette, limit > 0 ? limit : largest(&m), heading, rows, "components", svg, &err)) pva_log(PVA_LOG_WARNING, "%s", err.msg);
+    if (spd_heat_map(&m, palette, limit > 0 ? limit : largest(&m), heading, rows, "components", svg, &err))
+        pva_log(PVA_LOG_WARNING, "%s", err.msg);
     free(m.values);
     pva_html_picture(page, svg, csv + strlen(r->figures) - strlen("figures"), heading, NULL);
 }
 
 static void draw_importances(struct run *r, struct pva_html *page) {
     pva_html_section(page, "importances", "Causal importances");
-    pva_html_paragraph(page, "", "One row per input feature, alone and at height 0.75; one column per component, permuted towards the identity, or by their sums where dense ones are expected.");
+    pva_html_paragraph(page, "",
+                       "One row per input feature, alone and at height 0.75; one column per component, permuted towards the "
+                       "identity, or by their sums where dense ones are expected.");
     pva_html_row_begin(page);
     for (int i = 0; i < r->n_modules; i++) {
         draw_heat_map(r, page, "causal_importances", r->modules[i], SPD_BLUES, 1, "importances", "features");
-        draw_heat_map(r, page, "causal_importances_upper_leaky", r->modules[i], SPD_REDS, 1, "importances, leaky above 1", "features");
+        draw_heat_map(r, page, "causal_importances_upper_leaky", r->modules[i], SPD_REDS, 1, "importances, leaky above 1",
+                      "features");
     }
     draw_bins(r, page, "causal_importance_values", "importances of all samples", "importance", "count");
     draw_bins(r, page, "component_activation_density", "how often components are active", "share of samples", "components");
@@ -252,7 +271,8 @@ static void draw_importances(struct run *r, struct pva_html *page) {
 
 /* ---- what the components are made of, beside the target ---- */
 
-/* TMS in two dimensions: for each feature the target's column, the components' contributions that are not negligible, and their sum. */
+/* TMS in two dimensions: for each feature the target's column, the components' contributions that are not negligible, and their
+ * sum. */
 static void draw_vectors(struct run *r, struct pva_html *page, const struct pva_spd_target *t) {
     struct spd_matrix_file v, u;
     struct pva_error err = {0};
@@ -283,7 +303,8 @@ static void draw_vectors(struct run *r, struct pva_html *page, const struct pva_
     free(x), free(y), free(group), free(v.values), free(u.values);
 }
 
-/* NeuronContribution(i) = (W_U[:, i] W_out) o (W_in W_E[i, :]) for feature i: the target's, against that of the one component of mlp_in with the largest. */
+/* NeuronContribution(i) = (W_U[:, i] W_out) o (W_in W_E[i, :]) for feature i: the target's, against that of the one component of
+ * mlp_in with the largest. */
 static void draw_contributions(struct run *r, struct pva_html *page, const struct pva_spd_target *t) {
     if (!t->residual) return;
     const int F = t->n_features, E = t->n_embed, M = t->n_hidden;
@@ -320,12 +341,15 @@ static void draw_contributions(struct run *r, struct pva_html *page, const struc
             }
             for (int c = 0; c < v2.n_cols; c++) { /* W_out = sum of its components */
                 double w = 0;
-                for (int e = 0; e < E; e++) w += u2.values[(size_t)e * (size_t)v2.n_cols + (size_t)c] * (double)t->readout[(size_t)e * (size_t)F + (size_t)f];
+                for (int e = 0; e < E; e++)
+                    w += u2.values[(size_t)e * (size_t)v2.n_cols + (size_t)c] *
+                         (double)t->readout[(size_t)e * (size_t)F + (size_t)f];
                 for (int m = 0; m < M; m++) ours[m] += v2.values[(size_t)m * (size_t)v2.n_cols + (size_t)c] * w;
             }
             for (int c = 0; c < C; c++) {
                 double a = 0, top = -INFINITY;
-                for (int e = 0; e < E; e++) a += (double)t->embed[(size_t)f * (size_t)E + (size_t)e] * v.values[(size_t)e * (size_t)C + (size_t)c];
+                for (int e = 0; e < E; e++)
+                    a += (double)t->embed[(size_t)f * (size_t)E + (size_t)e] * v.values[(size_t)e * (size_t)C + (size_t)c];
                 for (int m = 0; m < M; m++) {
                     write[m] = a * u.values[(size_t)m * (size_t)C + (size_t)c] * ours[m];
                     top = fmax(top, write[m]);
@@ -338,13 +362,18 @@ static void draw_contributions(struct run *r, struct pva_html *page, const struc
     }
     if (n) {
         double low = 0, high = 0, mx = 0, my = 0, sxy = 0, sxx = 0, syy = 0;
-        for (size_t i = 0; i < n; i++) low = fmin(low, fmin(x[i], y[i])), high = fmax(high, fmax(x[i], y[i])), mx += x[i] / (double)n, my += y[i] / (double)n;
-        for (size_t i = 0; i < n; i++) sxy += (x[i] - mx) * (y[i] - my), sxx += (x[i] - mx) * (x[i] - mx), syy += (y[i] - my) * (y[i] - my);
+        for (size_t i = 0; i < n; i++)
+            low = fmin(low, fmin(x[i], y[i])), high = fmax(high, fmax(x[i], y[i])), mx += x[i] / (double)n,
+            my += y[i] / (double)n;
+        for (size_t i = 0; i < n; i++)
+            sxy += (x[i] - mx) * (y[i] - my), sxx += (x[i] - mx) * (x[i] - mx), syy += (y[i] - my) * (y[i] - my);
         char title[100];
         snprintf(title, sizeof title, "Neuron contributions, r = %.4f", sxy / sqrt(sxx * syy));
         double ends[2] = {low, high};
-        struct pva_series series[2] = {{.kind = PVA_SERIES_DOTS, .colour = PVA_BLUE, .n = (int64_t)n, .x = x, .y = y}, {.kind = PVA_SERIES_LINE, .colour = PVA_GREY, .dashed = 1, .n = 2, .x = ends, .y = ends}};
-        struct pva_figure figure = {.title = title, .x_label = "target", .y_label = "its component", .series = series, .n_series = 2};
+        struct pva_series series[2] = {{.kind = PVA_SERIES_DOTS, .colour = PVA_BLUE, .n = (int64_t)n, .x = x, .y = y},
+                                       {.kind = PVA_SERIES_LINE, .colour = PVA_GREY, .dashed = 1, .n = 2, .x = ends, .y = ends}};
+        struct pva_figure figure = {
+            .title = title, .x_label = "target", .y_label = "its component", .series = series, .n_series = 2};
         pva_html_section(page, "contributions", "Neurons");
         picture(r, page, "neuron_contributions", &figure, title);
     }
@@ -356,14 +385,19 @@ static void draw_contributions(struct run *r, struct pva_html *page, const struc
 
 static void write_head(struct run *r, struct pva_html *page) {
     pva_html_figures_begin(page);
-    if (!isnan(result(r, "ci_error"))) pva_html_figure_number(page, "CI error", "entries of the importance matrices off by more than 0.1", "%.0f", result(r, "ci_error"));
-    if (!isnan(result(r, "mmcs"))) pva_html_figure_number(page, "MMCS", "mean largest cosine with the target's features", "%.4f", result(r, "mmcs"));
+    if (!isnan(result(r, "ci_error")))
+        pva_html_figure_number(page, "CI error", "entries of the importance matrices off by more than 0.1", "%.0f",
+                               result(r, "ci_error"));
+    if (!isnan(result(r, "mmcs")))
+        pva_html_figure_number(page, "MMCS", "mean largest cosine with the target's features", "%.4f", result(r, "mmcs"));
     if (!isnan(result(r, "ml2r"))) pva_html_figure_number(page, "ML2R", "mean ratio of lengths", "%.4f", result(r, "ml2r"));
     pva_html_figure_number(page, "Faithfulness", NULL, "%.2g", last(r, "train/loss/faithfulness"));
     pva_html_figure_number(page, "Stochastic reconstruction", NULL, "%.2g", last(r, "train/loss/stochastic_recon"));
     pva_html_figures_end(page);
     struct curve *c = find_curve(r, "train/loss/total", 0);
-    if (!r->result) pva_html_paragraph(page, "warning", "This run has not finished: what follows is as far as step %.0f.", c && c->n ? c->x[c->n - 1] : 0.0);
+    if (!r->result)
+        pva_html_paragraph(page, "warning", "This run has not finished: what follows is as far as step %.0f.",
+                           c && c->n ? c->x[c->n - 1] : 0.0);
 }
 
 static int write_single(struct run *r, const char *title, const char *path, struct pva_error *err) {
@@ -392,7 +426,8 @@ static int write_single(struct run *r, const char *title, const char *path, stru
 
 static int write_comparison(struct run *runs, int n, const char *title, const char *path, struct pva_error *err) {
     enum { N = 7 };
-    const char *const keys[N] = {"ci_error", "ci_error_0p2", "mmcs", "ml2r", "faithfulness", "stochastic_recon", "stochastic_recon_layerwise"};
+    const char *const keys[N] = {
+        "ci_error", "ci_error_0p2", "mmcs", "ml2r", "faithfulness", "stochastic_recon", "stochastic_recon_layerwise"};
     const char *const heads[N] = {"CI error", "at 0.2", "MMCS", "ML2R", "faithfulness", "stochastic", "layerwise"};
     const char *const formats[N + 1] = {NULL, "%.0f", "%.0f", "%.4f", "%.4f", "%.2g", "%.2g", "%.2g"};
     struct pva_html *page;

@@ -4,8 +4,8 @@
 
 #include "pva/error.h"
 
-/* Reads metrics.jsonl, the newest figures/NAME_STEP.csv and the target; needs no model. Pictures go to each run's figures/. Without gnuplot the curves stay CSV and
- * the page says so. path: the page's. */
+/* Reads metrics.jsonl, the newest figures/NAME_STEP.csv and the target; needs no model. Pictures go to each run's figures/.
+ * Without gnuplot the curves stay CSV and the page says so. path: the page's. */
 int spd_report(const char *const *directories, int n, const char *title, const char *path, struct pva_error *err);
 
 #endif

@@ -1,7 +1,7 @@
-/* The hand-written backward pass against central differences, in double (the sources of src/spd compiled with SPD_DOUBLE), with the random draws
- * frozen: they are functions of (seed, step, sample, ...), so the loss is one. All losses at once, then the parts that differ; tied
- * weights; and both shortcuts against the dense path. The lower leaky sigmoid's slope is deliberately not its derivative, so networks are checked
- * with sigmoids whose slope is, and that one by itself. */
+/* The hand-written backward pass against central differences, in double (the sources of src/spd compiled with SPD_DOUBLE), with
+ * the random draws frozen: they are functions of (seed, step, sample, ...), so the loss is one. All losses at once, then the
+ * parts that differ; tied weights; and both shortcuts against the dense path. The lower leaky sigmoid's slope is deliberately not
+ * its derivative, so networks are checked with sigmoids whose slope is, and that one by itself. */
 #include "check.h"
 #include "spd/engine.h"
 
@@ -10,10 +10,15 @@ static struct pva_spd_config config(const char *extra, int residual, int C) {
     struct pva_spd_config c;
     struct pva_error err = {0};
     snprintf(text, sizeof text,
-             "{C: %d, %s%s pnorm: 1.7, output_loss_type: mse, lr: 0.001, steps: 10, batch_size: 40, train_log_freq: 1, eval_freq: 1, eval_batch_size: 8,"
-             "slow_eval_freq: 1, n_eval_steps: 1, n_examples_until_dead: 1, pretrained_model_class: test, importance_minimality_coeff: 0.02,"
+             "{C: %d, %s%s pnorm: 1.7, output_loss_type: mse, lr: 0.001, steps: 10, batch_size: 40, train_log_freq: 1, "
+             "eval_freq: 1, eval_batch_size: 8,"
+             "slow_eval_freq: 1, n_eval_steps: 1, n_examples_until_dead: 1, pretrained_model_class: test, "
+             "importance_minimality_coeff: 0.02,"
              "target_module_patterns: [%s], task_config: {task_name: %s, feature_probability: 0.3}, ci_alive_threshold: 0.1, %s}",
-             C, strstr(extra, "gate_type") ? "" : "gate_type: mlp,", strstr(extra, "gate_hidden_dims") ? "" : "gate_hidden_dims: [3],", residual ? "layers.*.mlp_in, layers.*.mlp_out" : "linear1, linear2, 'hidden_layers.*'", residual ? "residual_mlp" : "tms", extra);
+             C, strstr(extra, "gate_type") ? "" : "gate_type: mlp,",
+             strstr(extra, "gate_hidden_dims") ? "" : "gate_hidden_dims: [3],",
+             residual ? "layers.*.mlp_in, layers.*.mlp_out" : "linear1, linear2, 'hidden_layers.*'",
+             residual ? "residual_mlp" : "tms", extra);
     CHECK_OK(pva_spd_config_parse(text, "test", NULL, &c, &err), err);
     CHECK_FATAL(!err.code);
     return c;
@@ -22,9 +27,16 @@ static struct pva_spd_config config(const char *extra, int residual, int C) {
 static double total(struct spd_engine *e, const struct pva_spd_config *c, int gradients) {
     struct pva_error err = {0};
     struct spd_sums sums = {0};
-    struct spd_pass p = {.seed = 5, .step = 3, .stream = SPD_DRAW_TRAIN, .batch = (int)c->batch_size, .p = c->pnorm, .gradients = gradients, .report = 1};
+    struct spd_pass p = {.seed = 5,
+                         .step = 3,
+                         .stream = SPD_DRAW_TRAIN,
+                         .batch = (int)c->batch_size,
+                         .p = c->pnorm,
+                         .gradients = gradients,
+                         .report = 1};
     CHECK_OK(spd_engine_pass(e, &p, NULL, &sums, &err), err);
-    const double coeffs[SPD_N_TERMS] = {c->recon, c->stochastic_recon, c->recon_layerwise, c->stochastic_recon_layerwise, c->out_recon};
+    const double coeffs[SPD_N_TERMS] = {c->recon, c->stochastic_recon, c->recon_layerwise, c->stochastic_recon_layerwise,
+                                        c->out_recon};
     double loss = (isnan(c->faithfulness) ? 0 : c->faithfulness) * spd_engine_weights_loss(e, gradients);
     for (int i = 0; i < SPD_N_TERMS; i++) loss += isnan(coeffs[i]) ? 0 : coeffs[i] * sums.terms[i];
     for (int i = 0; i < e->n_modules; i++) loss += c->importance_minimality * sums.importance[i];
@@ -86,7 +98,8 @@ static void check_gradients(const char *name, const char *extra, int residual, i
 }
 
 #define ALL \
-    "faithfulness_coeff: 0.7, recon_coeff: 0.5, stochastic_recon_coeff: 1.1, recon_layerwise_coeff: 0.3, stochastic_recon_layerwise_coeff: 0.9, schatten_coeff: 0.05, " \
+    "faithfulness_coeff: 0.7, recon_coeff: 0.5, stochastic_recon_coeff: 1.1, recon_layerwise_coeff: 0.3, " \
+    "stochastic_recon_layerwise_coeff: 0.9, schatten_coeff: 0.05, " \
     "out_recon_coeff: 0.4, n_mask_samples: 2"
 
 /* The same gradients and sums, whether zero rows and the stream's width are computed or not. */
@@ -105,7 +118,13 @@ static void check_shortcuts(const char *extra, int residual, int blocks) {
         spd_engine_initialise(e[k], 3);
         perturb(e[k], 0);
         sums[k].active = calloc((size_t)(e[k]->n_modules * e[k]->C), sizeof *sums[k].active);
-        struct spd_pass p = {.seed = 5, .step = 3, .stream = SPD_DRAW_TRAIN, .batch = (int)c.batch_size, .p = c.pnorm, .gradients = 1, .report = 1};
+        struct spd_pass p = {.seed = 5,
+                             .step = 3,
+                             .stream = SPD_DRAW_TRAIN,
+                             .batch = (int)c.batch_size,
+                             .p = c.pnorm,
+                             .gradients = 1,
+                             .report = 1};
         CHECK_OK(spd_engine_pass(e[k], &p, NULL, &sums[k], &err), err);
         loss[k] = total(e[k], &c, 1);
     }
@@ -145,7 +164,8 @@ static void test_sigmoids(void) {
             }
         }
     }
-    /* 1/2 + [u(z-1/2) - s(z)] + [s(z+1/2) - u(z)] at x = 1/2: z = 0, by hand u(-1/2) = -1/2 sigmoid(5), s(1/2) = 1/2 sigmoid(5) */
+    /* 1/2 + [u(z-1/2) - s(z)] + [s(z+1/2) - u(z)] at x = 1/2: z = 0, by hand u(-1/2) = -1/2 sigmoid(5), s(1/2) = 1/2 sigmoid(5)
+     */
     double half = 0.5, value[16] = {0}, in[16];
     for (int i = 0; i < 16; i++) in[i] = half;
     k->sigmoid(16, SPD_SWISH_HARD, in, value);
@@ -160,7 +180,8 @@ int main(void) {
     check_gradients("tms, two hidden layers in the gates", ALL ", sigmoid_type: normal, gate_hidden_dims: [3, 4]", 0, 1, 0, 1);
     check_gradients("tms, vector gates", ALL ", sigmoid_type: normal, gate_type: vector_mlp", 0, 1, 0, 1);
     check_gradients("residual, one block", ALL ", sigmoid_type: normal", 1, 1, 0, 1);
-    check_gradients("residual, three blocks", "stochastic_recon_coeff: 1.1, stochastic_recon_layerwise_coeff: 0.9, sigmoid_type: normal", 1, 3, 0, 1);
+    check_gradients("residual, three blocks",
+                    "stochastic_recon_coeff: 1.1, stochastic_recon_layerwise_coeff: 0.9, sigmoid_type: normal", 1, 3, 0, 1);
     check_gradients("residual, two blocks, all losses", ALL ", sigmoid_type: normal", 1, 2, 0, 1);
     check_gradients("residual, dense", ALL ", sigmoid_type: normal", 1, 2, 0, 0);
     check_gradients("residual, vector gates", ALL ", sigmoid_type: normal, gate_type: vector_mlp", 1, 2, 0, 1);

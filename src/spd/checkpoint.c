@@ -60,7 +60,8 @@ static int refuse_other(const char *path, const char *theirs, const char *ours, 
     const char *key;
     json_object_foreach(b, key, v) {
         if (json_equal(v, json_object_get(a, key))) continue;
-        pva_fail(err, PVA_REFUSED, "%s: was written with another %s; give the run another directory, or --resume never to begin again", path, key);
+        pva_fail(err, PVA_REFUSED,
+                 "%s: was written with another %s; give the run another directory, or --resume never to begin again", path, key);
         break;
     }
     if (!err->code) pva_fail(err, PVA_REFUSED, "%s: was written with other settings", path);
@@ -75,7 +76,8 @@ int spd_checkpoint_read(struct spd_run *r, int64_t *next_step, struct pva_error 
     *next_step = 0;
     if (access(spd_run_path(r, "checkpoint.safetensors", path), F_OK)) return PVA_OK;
     if (pva_tensorfile_open(path, &file, err)) return err->code;
-    const char *config = pva_tensorfile_metadata(file, "config"), *step = pva_tensorfile_metadata(file, "next_step"), *bytes = pva_tensorfile_metadata(file, "metrics_bytes");
+    const char *config = pva_tensorfile_metadata(file, "config"), *step = pva_tensorfile_metadata(file, "next_step"),
+               *bytes = pva_tensorfile_metadata(file, "metrics_bytes");
     int status = PVA_OK;
     if (!config || !step || !bytes) status = pva_fail(err, PVA_INPUT, "%s: is no checkpoint of spd-run", path);
     else if (strcmp(config, r->config->json)) status = refuse_other(path, config, r->config->json, err);
@@ -85,12 +87,14 @@ int spd_checkpoint_read(struct spd_run *r, int64_t *next_step, struct pva_error 
         int64_t n;
         void *data;
         describe(r, i, &dtype, &n, &data);
-        if (!view || view->dtype != dtype || view->n_elements != n) status = pva_fail(err, PVA_INPUT, "%s: tensor %s does not hold %lld numbers", path, names[i], (long long)n);
+        if (!view || view->dtype != dtype || view->n_elements != n)
+            status = pva_fail(err, PVA_INPUT, "%s: tensor %s does not hold %lld numbers", path, names[i], (long long)n);
         else memcpy(data, view->data, view->bytes);
     }
     if (!status) *next_step = strtoll(step, NULL, 10);
     /* What was logged after the checkpoint is computed, and logged, again. */
-    if (!status && r->writes && truncate(spd_run_path(r, "metrics.jsonl", path), strtoll(bytes, NULL, 10))) status = pva_fail(err, PVA_IO, "%s: %s", path, strerror(errno));
+    if (!status && r->writes && truncate(spd_run_path(r, "metrics.jsonl", path), strtoll(bytes, NULL, 10)))
+        status = pva_fail(err, PVA_IO, "%s: %s", path, strerror(errno));
     pva_tensorfile_close(&file);
     return status;
 }
@@ -120,10 +124,15 @@ static int list_parts(const struct spd_engine *e, struct part *parts) {
         size_t at = 0;
         for (int l = 0; l < m->shape.n_layers; l++) { /* every second place is the GELU between */
             int a = m->shape.d[l], b = m->shape.d[l + 1];
-            parts[n] = (struct part){.n_dims = 3, .shape = {e->C, a, b}, .first = m->gate + at, .stride = (size_t)m->shape.n_params, .run = (size_t)(a * b)};
+            parts[n] = (struct part){.n_dims = 3,
+                                     .shape = {e->C, a, b},
+                                     .first = m->gate + at,
+                                     .stride = (size_t)m->shape.n_params,
+                                     .run = (size_t)(a * b)};
             snprintf(parts[n++].name, sizeof parts->name, "_gates.%s.layers.%d.W", dashed, 2 * l);
             at += (size_t)(a * b);
-            parts[n] = (struct part){.n_dims = 2, .shape = {e->C, b}, .first = m->gate + at, .stride = (size_t)m->shape.n_params, .run = (size_t)b};
+            parts[n] = (struct part){
+                .n_dims = 2, .shape = {e->C, b}, .first = m->gate + at, .stride = (size_t)m->shape.n_params, .run = (size_t)b};
             snprintf(parts[n++].name, sizeof parts->name, "_gates.%s.layers.%d.b", dashed, 2 * l);
             at += (size_t)b;
         }
@@ -140,14 +149,16 @@ int spd_model_write(const struct spd_run *r, int64_t step, struct pva_error *err
     snprintf(name, sizeof name, "model_%lld.safetensors", (long long)step);
     int n = list_parts(e, parts), status = pva_tensorfile_create(spd_run_path(r, name, path), &w, err);
     if (status) return status;
-    for (int i = 0; i < n && !status; i++) status = pva_tensorfile_declare(w, parts[i].name, PVA_F32, parts[i].n_dims, parts[i].shape, err);
+    for (int i = 0; i < n && !status; i++)
+        status = pva_tensorfile_declare(w, parts[i].name, PVA_F32, parts[i].n_dims, parts[i].shape, err);
     for (int i = 0; i < n && !status; i++) {
         size_t count = 1, k = 0;
         for (int d = 0; d < parts[i].n_dims; d++) count *= (size_t)parts[i].shape[d];
         float *copy = malloc(count * sizeof *copy);
         if (!copy) status = pva_fail(err, PVA_IO, "%s: out of memory", path);
         for (int c = 0; copy && parts[i].run && c < e->C; c++)
-            for (size_t j = 0; j < parts[i].run; j++) copy[k++] = (float)e->params[parts[i].first + (size_t)c * parts[i].stride + j];
+            for (size_t j = 0; j < parts[i].run; j++)
+                copy[k++] = (float)e->params[parts[i].first + (size_t)c * parts[i].stride + j];
         for (; copy && k < count; k++) copy[k] = (float)e->params[parts[i].first + k];
         if (!status) status = pva_tensorfile_append(w, copy, count * sizeof *copy, err);
         free(copy);

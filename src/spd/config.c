@@ -109,7 +109,8 @@ static int is_choice(const char *text, const char *choices) {
 }
 
 static int check_number(const struct parse *p, const char *path, const json_t *v, double min, double max, int whole) {
-    if (whole ? !json_is_integer(v) : !json_is_number(v)) return FAIL(p, path, "a %s is expected", whole ? "whole number" : "number");
+    if (whole ? !json_is_integer(v) : !json_is_number(v))
+        return FAIL(p, path, "a %s is expected", whole ? "whole number" : "number");
     double x = json_number_value(v);
     if (!(x >= min && x <= max)) return FAIL(p, path, "is %g, expected a value from %g to %g", x, min, max);
     return PVA_OK;
@@ -131,13 +132,18 @@ static int check_task(const struct parse *p, const json_t *v) {
     const char *task = json_string_value(json_object_get(v, "task_name"));
     if (!task || !is_choice(task, "tms|residual_mlp|resid_mlp|lm"))
         return FAIL(p, "task_config.task_name", "\"%s\": expected tms, residual_mlp or lm", task ? task : "");
-    if (!strcmp(task, "lm")) return FAIL(p, "task_config.task_name", "language models cannot be decomposed by this version; tms and residual_mlp can");
-    if (check_fields(p, "task_config", v, "task_name|feature_probability|data_generation_type|synced_inputs")) return p->err->code;
-    const json_t *probability = json_object_get(v, "feature_probability"), *type = json_object_get(v, "data_generation_type"), *synced = json_object_get(v, "synced_inputs");
+    if (!strcmp(task, "lm"))
+        return FAIL(p, "task_config.task_name", "language models cannot be decomposed by this version; tms and residual_mlp can");
+    if (check_fields(p, "task_config", v, "task_name|feature_probability|data_generation_type|synced_inputs"))
+        return p->err->code;
+    const json_t *probability = json_object_get(v, "feature_probability"), *type = json_object_get(v, "data_generation_type"),
+                 *synced = json_object_get(v, "synced_inputs");
     if (!probability) return FAIL(p, "task_config.feature_probability", "is missing");
     if (check_number(p, "task_config.feature_probability", probability, 0, 1, 0)) return p->err->code;
-    const char *types = "at_least_zero_active|exactly_one_active|exactly_two_active|exactly_three_active|exactly_four_active|exactly_five_active";
-    if (type && (!json_is_string(type) || !is_choice(json_string_value(type), types))) return FAIL(p, "task_config.data_generation_type", "expected one of %s", types);
+    const char *types =
+        "at_least_zero_active|exactly_one_active|exactly_two_active|exactly_three_active|exactly_four_active|exactly_five_active";
+    if (type && (!json_is_string(type) || !is_choice(json_string_value(type), types)))
+        return FAIL(p, "task_config.data_generation_type", "expected one of %s", types);
     if (!synced || json_is_null(synced)) return PVA_OK;
     size_t i, j;
     json_t *group, *feature;
@@ -156,12 +162,15 @@ static int check_layers(const struct parse *p, const char *path, const json_t *l
     size_t i;
     json_t *item;
     if (!list || json_is_null(list)) return PVA_OK;
-    if (!json_is_array(list) || json_array_size(list) > PVA_SPD_MAX_PATTERNS) return FAIL(p, path, "a list of at most %d entries is expected", PVA_SPD_MAX_PATTERNS);
+    if (!json_is_array(list) || json_array_size(list) > PVA_SPD_MAX_PATTERNS)
+        return FAIL(p, path, "a list of at most %d entries is expected", PVA_SPD_MAX_PATTERNS);
     snprintf(known, sizeof known, "layer_pattern|%s", field);
     json_array_foreach((json_t *)list, i, item) {
-        if (!json_is_object(item) || !json_is_string(json_object_get(item, "layer_pattern")) || strlen(json_string_value(json_object_get(item, "layer_pattern"))) > 127)
+        if (!json_is_object(item) || !json_is_string(json_object_get(item, "layer_pattern")) ||
+            strlen(json_string_value(json_object_get(item, "layer_pattern"))) > 127)
             return FAIL(p, path, "each entry needs layer_pattern and %s", field);
-        if (check_fields(p, path, item, known) || check_number(p, path, json_object_get(item, field), 1, 1e6, 1)) return p->err->code;
+        if (check_fields(p, path, item, known) || check_number(p, path, json_object_get(item, field), 1, 1e6, 1))
+            return p->err->code;
     }
     return PVA_OK;
 }
@@ -175,7 +184,8 @@ static int check_metrics(const struct parse *p, const json_t *list) {
         snprintf(path, sizeof path, "eval_metrics[%zu]", i);
         const char *name = json_string_value(json_object_get(m, "classname"));
         const char *known = "CI_L0|CIHistograms|ComponentActivationDensity|PermutedCIPlots|UVPlots|IdentityCIError";
-        if (!name || !is_choice(name, known)) return FAIL(p, path, "classname \"%s\": expected one of %s", name ? name : "", known);
+        if (!name || !is_choice(name, known))
+            return FAIL(p, path, "classname \"%s\": expected one of %s", name ? name : "", known);
         if (check_fields(p, path, m, "classname|extra_init_kwargs")) return p->err->code;
         const json_t *extra = json_object_get(m, "extra_init_kwargs");
         if (!extra || json_is_null(extra)) continue;
@@ -187,7 +197,9 @@ static int check_metrics(const struct parse *p, const json_t *list) {
                                                                 : "";
         if (!json_is_object(extra)) return FAIL(p, inner, "a mapping is expected");
         if (check_fields(p, inner, extra, fields)) return p->err->code;
-        if (check_layers(p, inner, json_object_get(extra, "identity_ci"), "n_features") || check_layers(p, inner, json_object_get(extra, "dense_ci"), "k")) return p->err->code;
+        if (check_layers(p, inner, json_object_get(extra, "identity_ci"), "n_features") ||
+            check_layers(p, inner, json_object_get(extra, "dense_ci"), "k"))
+            return p->err->code;
         const json_t *n = json_object_get(extra, "n_batches_accum");
         if (n && !json_is_null(n) && check_number(p, inner, n, 1, 1e9, 1)) return p->err->code;
     }
@@ -201,14 +213,16 @@ static int check_value(const struct parse *p, const struct key *k, const json_t 
     switch (k->type) {
     case TEXT:
         if (!json_is_string(v)) return FAIL(p, k->name, "a text is expected");
-        if (k->choices && !is_choice(json_string_value(v), k->choices)) return FAIL(p, k->name, "\"%s\": expected one of %s", json_string_value(v), k->choices);
+        if (k->choices && !is_choice(json_string_value(v), k->choices))
+            return FAIL(p, k->name, "\"%s\": expected one of %s", json_string_value(v), k->choices);
         if (strlen(json_string_value(v)) > 1000) return FAIL(p, k->name, "the text is longer than 1000 bytes");
         return PVA_OK;
     case COUNT: return check_number(p, k->name, v, k->min, k->max, 1);
     case REAL: return check_number(p, k->name, v, k->min, k->max, 0);
     case FLAG: return json_is_boolean(v) ? PVA_OK : FAIL(p, k->name, "true or false is expected");
     case COUNTS:
-        if (!json_is_array(v) || json_array_size(v) < 1 || json_array_size(v) > 5) return FAIL(p, k->name, "a list of 1 to 5 whole numbers is expected");
+        if (!json_is_array(v) || json_array_size(v) < 1 || json_array_size(v) > 5)
+            return FAIL(p, k->name, "a list of 1 to 5 whole numbers is expected");
         json_array_foreach((json_t *)v, i, item) {
             if (check_number(p, k->name, item, k->min, k->max, 1)) return p->err->code;
         }
@@ -217,7 +231,8 @@ static int check_value(const struct parse *p, const struct key *k, const json_t 
         if (!json_is_array(v) || json_array_size(v) < 1 || json_array_size(v) > PVA_SPD_MAX_PATTERNS)
             return FAIL(p, k->name, "a list of 1 to %d patterns is expected", PVA_SPD_MAX_PATTERNS);
         json_array_foreach((json_t *)v, i, item) {
-            if (!json_is_string(item) || !json_string_length(item) || json_string_length(item) > 127) return FAIL(p, k->name, "a text of at most 127 bytes is expected");
+            if (!json_is_string(item) || !json_string_length(item) || json_string_length(item) > 127)
+                return FAIL(p, k->name, "a text of at most 127 bytes is expected");
         }
         return PVA_OK;
     case METRICS: return check_metrics(p, v);
@@ -230,12 +245,17 @@ static int check_value(const struct parse *p, const struct key *k, const json_t 
 static int check_together(const struct parse *p, const struct pva_spd_config *c, const json_t *o) {
     if (c->slow_eval_freq % c->eval_freq) return FAIL(p, "slow_eval_freq", "must be a multiple of eval_freq");
     if (c->batch_size % c->accumulation) return FAIL(p, "gradient_accumulation_steps", "must divide batch_size");
-    if (!strcmp(c->lr_schedule, "exponential") && isnan(c->lr_halflife)) return FAIL(p, "lr_exponential_halflife", "is needed by lr_schedule exponential");
+    if (!strcmp(c->lr_schedule, "exponential") && isnan(c->lr_halflife))
+        return FAIL(p, "lr_exponential_halflife", "is needed by lr_schedule exponential");
     if (c->p_anneal_end < c->p_anneal_start) return FAIL(p, "p_anneal_end_frac", "lies before p_anneal_start_frac");
-    if (!isnan(c->p_anneal_final) && c->p_anneal_start < 1 && c->p_anneal_final > c->pnorm) return FAIL(p, "p_anneal_final_p", "is larger than pnorm");
-    if (strcmp(json_string_value(json_object_get(o, "output_loss_type")), "mse")) return FAIL(p, "output_loss_type", "the toy models' outputs are compared by mse");
-    if (!json_is_null(json_object_get(o, "embedding_recon_coeff"))) return FAIL(p, "embedding_recon_coeff", "needs a decomposed embedding, which no toy model has");
-    if (json_is_true(json_object_get(o, "is_embed_unembed_recon"))) return FAIL(p, "is_embed_unembed_recon", "needs a decomposed embedding, which no toy model has");
+    if (!isnan(c->p_anneal_final) && c->p_anneal_start < 1 && c->p_anneal_final > c->pnorm)
+        return FAIL(p, "p_anneal_final_p", "is larger than pnorm");
+    if (strcmp(json_string_value(json_object_get(o, "output_loss_type")), "mse"))
+        return FAIL(p, "output_loss_type", "the toy models' outputs are compared by mse");
+    if (!json_is_null(json_object_get(o, "embedding_recon_coeff")))
+        return FAIL(p, "embedding_recon_coeff", "needs a decomposed embedding, which no toy model has");
+    if (json_is_true(json_object_get(o, "is_embed_unembed_recon")))
+        return FAIL(p, "is_embed_unembed_recon", "needs a decomposed embedding, which no toy model has");
     return PVA_OK;
 }
 
@@ -307,9 +327,11 @@ static void read_all(const json_t *o, struct pva_spd_config *c) {
     c->components = count_or(o, "C", 0);
     c->n_mask_samples = count_or(o, "n_mask_samples", 1);
     c->gate_vector = !strcmp(json_string_value(json_object_get(o, "gate_type")), "vector_mlp");
-    json_array_foreach(json_object_get(o, "gate_hidden_dims"), i, item) c->gate_hidden[c->n_gate_hidden++] = (int)json_integer_value(item);
+    json_array_foreach(json_object_get(o, "gate_hidden_dims"), i, item) c->gate_hidden[c->n_gate_hidden++] =
+        (int)json_integer_value(item);
     copy_text(c->sigmoid_type, sizeof c->sigmoid_type, o, "sigmoid_type");
-    json_array_foreach(json_object_get(o, "target_module_patterns"), i, item) strcpy(c->patterns[c->n_patterns++], json_string_value(item));
+    json_array_foreach(json_object_get(o, "target_module_patterns"), i, item)
+        strcpy(c->patterns[c->n_patterns++], json_string_value(item));
     c->faithfulness = real_or_nan(o, "faithfulness_coeff");
     c->recon = real_or_nan(o, "recon_coeff");
     c->stochastic_recon = real_or_nan(o, "stochastic_recon_coeff");
@@ -348,8 +370,8 @@ static int map_former(json_t *given, const char *name, void (*warn)(const char *
         json_t *v = json_object_get(given, former[i].old_name);
         if (!v) continue;
         char line[300];
-        snprintf(line, sizeof line, "%s: %s is %s%s", name, former[i].old_name, former[i].new_name ? "now called " : "no longer used and ignored",
-                 former[i].new_name ? former[i].new_name : "");
+        snprintf(line, sizeof line, "%s: %s is %s%s", name, former[i].old_name,
+                 former[i].new_name ? "now called " : "no longer used and ignored", former[i].new_name ? former[i].new_name : "");
         if (warn) warn(line);
         if (former[i].new_name && !json_object_get(given, former[i].new_name)) json_object_set(given, former[i].new_name, v);
         json_object_del(given, former[i].old_name);
@@ -394,7 +416,8 @@ static int finish(const struct parse *p, json_t *given, void (*warn)(const char 
     return status;
 }
 
-static int take(json_t *given, json_t *lines, const char *name, void (*warn)(const char *line), struct pva_spd_config *out, struct pva_error *err) {
+static int take(json_t *given, json_t *lines, const char *name, void (*warn)(const char *line), struct pva_spd_config *out,
+                struct pva_error *err) {
     struct parse p = {name, lines, err};
     memset(out, 0, sizeof *out);
     int status = finish(&p, given, warn, out);
@@ -404,7 +427,8 @@ static int take(json_t *given, json_t *lines, const char *name, void (*warn)(con
     return status;
 }
 
-int pva_spd_config_parse(const char *text, const char *name, void (*warn)(const char *line), struct pva_spd_config *out, struct pva_error *err) {
+int pva_spd_config_parse(const char *text, const char *name, void (*warn)(const char *line), struct pva_spd_config *out,
+                         struct pva_error *err) {
     json_t *given, *lines;
     memset(out, 0, sizeof *out);
     if (spd_yaml_parse(text, name, &given, &lines, err)) return err->code;

@@ -28,7 +28,8 @@ static void choose(const struct spd_data *d, int s, int ld, const real *draws, r
         if (!active[f] && !(d->synced && d->synced[f] >= 0 && group[d->synced[f]])) x[(size_t)f * ld + s] = 0;
 }
 
-void spd_data_fill(const struct spd_data *d, const struct spd_kernels *k, uint64_t seed, uint32_t step, enum spd_stream stream, uint32_t first, int n, int ld, real *x) {
+void spd_data_fill(const struct spd_data *d, const struct spd_kernels *k, uint64_t seed, uint32_t step, enum spd_stream stream,
+                   uint32_t first, int n, int ld, real *x) {
     const uint32_t use = spd_draw_use(stream, 0);
     const int plain = !d->n_active && !d->synced;
     real draws[MOST_FEATURES * SPD_LANES]; /* whether it is active; x holds the values meanwhile */
@@ -57,7 +58,8 @@ void spd_data_fill(const struct spd_data *d, const struct spd_kernels *k, uint64
 }
 
 static void words(uint64_t seed, uint32_t use, size_t block, uint32_t out[4]) {
-    const uint32_t counter[4] = {0, 0, (uint32_t)block, spd_draw_use(SPD_DRAW_INIT, use)}, key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
+    const uint32_t counter[4] = {0, 0, (uint32_t)block, spd_draw_use(SPD_DRAW_INIT, use)},
+                   key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     pva_philox(counter, key, out);
 }
 

@@ -33,7 +33,8 @@ static int find_modules(struct spd_engine *e, struct pva_error *err) {
         *m = (struct spd_module){.layer = l, .d_in = t->layers[l].n_in, .d_out = t->layers[l].n_out, .tied_to = -1};
         strcpy(m->path, t->layers[l].name);
     }
-    if (t->tied && by_layer[0] >= 0 && by_layer[t->n_layers - 1] >= 0) e->modules[by_layer[t->n_layers - 1]].tied_to = by_layer[0];
+    if (t->tied && by_layer[0] >= 0 && by_layer[t->n_layers - 1] >= 0)
+        e->modules[by_layer[t->n_layers - 1]].tied_to = by_layer[0];
     int n = 0;
     for (int p = 0; p < c->n_patterns; p++) {
         int found = 0;
@@ -44,7 +45,8 @@ static int find_modules(struct spd_engine *e, struct pva_error *err) {
             for (int k = 0; k < n; k++) seen |= e->order[k] == i;
             if (!seen) e->order[n++] = i;
         }
-        if (!found) return pva_fail(err, PVA_INPUT, "target_module_patterns: no module of the target matches \"%s\"", c->patterns[p]);
+        if (!found)
+            return pva_fail(err, PVA_INPUT, "target_module_patterns: no module of the target matches \"%s\"", c->patterns[p]);
     }
     return PVA_OK;
 }
@@ -59,7 +61,9 @@ static int shape_gates(struct spd_engine *e, struct pva_error *err) {
         int total = 1;
         for (int l = 0; l < c->n_gate_hidden; l++) total += g->d[l + 1] = c->gate_hidden[l];
         for (int l = 0; l < g->n_layers; l++) g->n_params += g->d[l] * g->d[l + 1] + g->d[l + 1];
-        if (total > SPD_MAX_GATE_WIDTH) return pva_fail(err, PVA_INPUT, "gate_hidden_dims: %d in all, at most %d are supported", total - 1, SPD_MAX_GATE_WIDTH - 1);
+        if (total > SPD_MAX_GATE_WIDTH)
+            return pva_fail(err, PVA_INPUT, "gate_hidden_dims: %d in all, at most %d are supported", total - 1,
+                            SPD_MAX_GATE_WIDTH - 1);
     }
     return PVA_OK;
 }
@@ -80,14 +84,19 @@ static void copy_constants(struct spd_engine *e) {
 
 static void describe_data(struct spd_engine *e) {
     const struct pva_spd_config *c = e->config;
-    const char *const exact[] = {"exactly_one_active", "exactly_two_active", "exactly_three_active", "exactly_four_active", "exactly_five_active"};
-    e->data = (struct spd_data){.n_features = e->target->n_features, .probability = (real)c->feature_probability, .low = e->target->residual ? -1 : 0, .high = 1};
+    const char *const exact[] = {"exactly_one_active", "exactly_two_active", "exactly_three_active", "exactly_four_active",
+                                 "exactly_five_active"};
+    e->data = (struct spd_data){.n_features = e->target->n_features,
+                                .probability = (real)c->feature_probability,
+                                .low = e->target->residual ? -1 : 0,
+                                .high = 1};
     for (int i = 0; i < 5; i++)
         if (!strcmp(c->data_type, exact[i])) e->data.n_active = i + 1;
     if (c->n_synced) e->data.synced = c->synced;
 }
 
-int spd_engine_create(const struct pva_spd_config *c, const struct pva_spd_target *t, int threads, int shortcuts, struct spd_engine **out, struct pva_error *err) {
+int spd_engine_create(const struct pva_spd_config *c, const struct pva_spd_target *t, int threads, int shortcuts,
+                      struct spd_engine **out, struct pva_error *err) {
     struct spd_engine *e = calloc(1, sizeof *e);
     if (!e) return pva_fail(err, PVA_IO, "out of memory");
     *out = e;
@@ -97,7 +106,9 @@ int spd_engine_create(const struct pva_spd_config *c, const struct pva_spd_targe
     e->C = (int)c->components;
     e->threads = e->most_threads = threads < 1 ? 1 : threads > SPD_SHARES ? SPD_SHARES : threads;
     e->shortcuts = shortcuts;
-    if (c->residual != t->residual) pva_fail(err, PVA_INPUT, "task_config.task_name does not fit the target, which is a %s", t->residual ? "residual MLP" : "TMS");
+    if (c->residual != t->residual)
+        pva_fail(err, PVA_INPUT, "task_config.task_name does not fit the target, which is a %s",
+                 t->residual ? "residual MLP" : "TMS");
     if (err->code || find_modules(e, err) || shape_gates(e, err)) {
         spd_engine_free(out);
         return err->code;
@@ -129,7 +140,8 @@ int spd_engine_create(const struct pva_spd_config *c, const struct pva_spd_targe
     e->active = calloc((size_t)SPD_SHARES * (size_t)e->n_modules * C, sizeof *e->active);
     PVA_ASSERT(e->active);
     for (int th = 0; th < e->threads; th++) {
-        real *arena = e->arenas + (size_t)th * e->graph.n_rows * (size_t)e->graph.chunk, *ones = spd_value(&e->graph, arena, e->ones);
+        real *arena = e->arenas + (size_t)th * e->graph.n_rows * (size_t)e->graph.chunk,
+             *ones = spd_value(&e->graph, arena, e->ones);
         for (size_t i = 0; i < C * (size_t)e->graph.chunk; i++) ones[i] = 1;
     }
     return PVA_OK;
@@ -228,10 +240,12 @@ struct share {
     double terms[SPD_MAX_GROUPS], importance[PVA_SPD_MAX_MODULES], schatten;
     double *active;
     const unsigned char *on, *back; /* groups computed, and differentiated */
-    const double *norms; /* [n_modules][C] squared lengths, for the schatten norm */
+    const double *norms;            /* [n_modules][C] squared lengths, for the schatten norm */
 };
 
-static real power(real x, double p) { return p == 1 ? x : p == 2 ? x * x : sizeof(real) == 4 ? (real)powf((float)x, (float)p) : (real)pow(x, p); }
+static real power(real x, double p) {
+    return p == 1 ? x : p == 2 ? x * x : sizeof(real) == 4 ? (real)powf((float)x, (float)p) : (real)pow(x, p);
+}
 
 /* Importance minimality and schatten norm of one module's chunk, and their gradients. */
 static void count_importance(struct share *s, int index, int n, const real *weights) {
@@ -247,7 +261,11 @@ static void count_importance(struct share *s, int index, int n, const real *weig
         for (int i = 0; i < n; i++) terms[i] = power(g[i] + (real)1e-12, p);
         s->importance[index] += e->kernels->weighted_sum(n, weights, terms);
         if (s->p->gradients)
-            for (int i = 0; i < n; i++) d[(size_t)c * ld + i] += (real)(coeff * p) * weights[i] * (p == 1 ? 1 : p == 2 ? g[i] + (real)1e-12 : power(g[i] + (real)1e-12, p - 1));
+            for (int i = 0; i < n; i++)
+                d[(size_t)c * ld + i] += (real)(coeff * p) * weights[i] *
+                                         (p == 1   ? 1
+                                          : p == 2 ? g[i] + (real)1e-12
+                                                   : power(g[i] + (real)1e-12, p - 1));
         if (!schatten) continue;
         double norm = s->norms[index * e->C + c];
         for (int i = 0; i < n; i++) terms[i] = power(g[i], p);
@@ -256,7 +274,8 @@ static void count_importance(struct share *s, int index, int n, const real *weig
         if (!s->p->gradients) continue;
         s->grad[m->norms + (size_t)c] += (real)sum;
         for (int i = 0; i < n; i++)
-            if (g[i] > 0) d[(size_t)c * ld + i] += (real)(e->config->schatten / s->p->batch * p * norm) * weights[i] * power(g[i], p - 1);
+            if (g[i] > 0)
+                d[(size_t)c * ld + i] += (real)(e->config->schatten / s->p->batch * p * norm) * weights[i] * power(g[i], p - 1);
     }
 }
 
@@ -269,8 +288,9 @@ static void run_chunk(struct share *s, int n, const uint32_t *samples, const rea
         if (!s->on[d->group]) continue;
         real *rows = spd_value(g, s->arena, d->node);
         for (int c = 0; c < e->C; c += 4)
-            e->kernels->uniform(padded, ld, s->p->seed, s->p->step, samples, (uint32_t)d->module << 24 | (uint32_t)c / 4, spd_draw_use(SPD_DRAW_MASK, (uint32_t)d->use),
-                                e->C - c < 4 ? e->C - c : 4, rows + (size_t)c * ld);
+            e->kernels->uniform(padded, ld, s->p->seed, s->p->step, samples, (uint32_t)d->module << 24 | (uint32_t)c / 4,
+                                spd_draw_use(SPD_DRAW_MASK, (uint32_t)d->use), e->C - c < 4 ? e->C - c : 4,
+                                rows + (size_t)c * ld);
     }
     spd_graph_forward(g, e->kernels, s->arena, padded, s->on);
     if (s->p->gradients) spd_graph_clear(g, s->arena);
@@ -281,24 +301,29 @@ static void run_chunk(struct share *s, int n, const uint32_t *samples, const rea
         const real *y = spd_value(g, s->arena, group->output);
         real *dy = s->p->gradients && s->back[k] ? spd_gradient(g, s->arena, group->output) : NULL;
         for (int f = 0; f < F; f++)
-            e->kernels->squares(padded, y + (size_t)f * ld, target + (size_t)f * ld, weights, (real)(2 * group->coeff * group->share / ((double)s->p->batch * F)), dy ? dy + (size_t)f * ld : NULL,
-                                &s->terms[k]);
+            e->kernels->squares(padded, y + (size_t)f * ld, target + (size_t)f * ld, weights,
+                                (real)(2 * group->coeff * group->share / ((double)s->p->batch * F)),
+                                dy ? dy + (size_t)f * ld : NULL, &s->terms[k]);
     }
     for (int m = 0; m < e->n_modules; m++) {
         const real *lower = spd_value(g, s->arena, e->modules[m].lower);
         count_importance(s, m, padded, weights);
-        for (int c = 0; c < e->C; c++) s->active[m * e->C + c] += e->kernels->weighted_count(padded, weights, lower + (size_t)c * ld, (real)e->config->alive_threshold);
+        for (int c = 0; c < e->C; c++)
+            s->active[m * e->C + c] +=
+                e->kernels->weighted_count(padded, weights, lower + (size_t)c * ld, (real)e->config->alive_threshold);
         if (s->p->seen) s->p->seen(s->p->user, s->index, m, padded, ld, lower, weights);
     }
     if (s->p->gradients) spd_graph_backward(g, e->kernels, s->arena, padded, s->back, s->grad);
 }
 
-/* An all-zero input has zero inner activations, and every masked network gives it the target's output exactly: only its importances matter, and
- * they are the same for all such samples. One of them, with their number as its weight, stands for all. */
+/* An all-zero input has zero inner activations, and every masked network gives it the target's output exactly: only its
+ * importances matter, and they are the same for all such samples. One of them, with their number as its weight, stands for all.
+ */
 static void run_share(struct share *s, real *x) {
     struct spd_engine *e = s->e;
     const int ld = e->graph.chunk, F = e->target->n_features;
-    const int first = (int)((int64_t)s->p->batch * s->index / SPD_SHARES), n = (int)((int64_t)s->p->batch * (s->index + 1) / SPD_SHARES) - first, stride = spd_padded(n ? n : 1);
+    const int first = (int)((int64_t)s->p->batch * s->index / SPD_SHARES),
+              n = (int)((int64_t)s->p->batch * (s->index + 1) / SPD_SHARES) - first, stride = spd_padded(n ? n : 1);
     uint32_t samples[256 + SPD_LANES] = {0};
     real weights[256 + SPD_LANES];
     int filled = 0, n_zero = 0;
@@ -329,8 +354,12 @@ static void measure_norms(const struct spd_engine *e, double *norms) {
         const struct spd_module *m = &e->modules[i];
         for (int c = 0; c < e->C; c++) {
             double sum = 0;
-            for (int a = 0; a < m->d_in; a++) sum += (double)e->params[m->v + (size_t)a * (size_t)e->C + (size_t)c] * (double)e->params[m->v + (size_t)a * (size_t)e->C + (size_t)c];
-            for (int b = 0; b < m->d_out; b++) sum += (double)e->params[m->u + (size_t)c * (size_t)m->d_out + (size_t)b] * (double)e->params[m->u + (size_t)c * (size_t)m->d_out + (size_t)b];
+            for (int a = 0; a < m->d_in; a++)
+                sum += (double)e->params[m->v + (size_t)a * (size_t)e->C + (size_t)c] *
+                       (double)e->params[m->v + (size_t)a * (size_t)e->C + (size_t)c];
+            for (int b = 0; b < m->d_out; b++)
+                sum += (double)e->params[m->u + (size_t)c * (size_t)m->d_out + (size_t)b] *
+                       (double)e->params[m->u + (size_t)c * (size_t)m->d_out + (size_t)b];
             norms[i * e->C + c] = sum;
         }
     }
@@ -342,7 +371,8 @@ struct share_numbers {
 };
 
 /* Every rank gets every share's gradient and numbers, and joins them as a single rank would. */
-static int exchange(struct spd_engine *e, const struct spd_pass *p, const struct pva_spd_ranks *ranks, struct share *shares, struct pva_error *err) {
+static int exchange(struct spd_engine *e, const struct spd_pass *p, const struct pva_spd_ranks *ranks, struct share *shares,
+                    struct pva_error *err) {
     const int per_rank = SPD_SHARES / ranks->size, mine = per_rank * ranks->rank;
     const size_t n_slots = (size_t)e->graph.n_slots, n_active = (size_t)e->n_modules * (size_t)e->C;
     struct share_numbers numbers[SPD_SHARES];
@@ -360,13 +390,15 @@ static int exchange(struct spd_engine *e, const struct spd_pass *p, const struct
     }
     double *active = malloc(SPD_SHARES * n_active * sizeof *active);
     if (!active) return pva_fail(err, PVA_IO, "out of memory");
-    int status = ranks->gather(ranks->user, e->active + (size_t)mine * n_active, (size_t)per_rank * n_active * sizeof *active, active, err);
+    int status = ranks->gather(ranks->user, e->active + (size_t)mine * n_active, (size_t)per_rank * n_active * sizeof *active,
+                               active, err);
     if (!status) memcpy(e->active, active, SPD_SHARES * n_active * sizeof *active);
     free(active);
     if (status || !p->gradients) return status;
     real *grads = malloc(SPD_SHARES * n_slots * sizeof *grads);
     if (!grads) return pva_fail(err, PVA_IO, "out of memory");
-    status = ranks->gather(ranks->user, e->grads + (size_t)mine * n_slots, (size_t)per_rank * n_slots * sizeof *grads, grads, err);
+    status =
+        ranks->gather(ranks->user, e->grads + (size_t)mine * n_slots, (size_t)per_rank * n_slots * sizeof *grads, grads, err);
     if (!status) memcpy(e->grads, grads, SPD_SHARES * n_slots * sizeof *grads);
     free(grads);
     return status;
@@ -395,8 +427,10 @@ static void join(struct spd_engine *e, const struct spd_pass *p, const struct sh
     }
 }
 
-int spd_engine_pass(struct spd_engine *e, const struct spd_pass *p, const struct pva_spd_ranks *ranks, struct spd_sums *out, struct pva_error *err) {
-    const size_t capacity = (size_t)spd_padded(p->batch / SPD_SHARES + 1) * (size_t)e->target->n_features, n_slots = (size_t)e->graph.n_slots;
+int spd_engine_pass(struct spd_engine *e, const struct spd_pass *p, const struct pva_spd_ranks *ranks, struct spd_sums *out,
+                    struct pva_error *err) {
+    const size_t capacity = (size_t)spd_padded(p->batch / SPD_SHARES + 1) * (size_t)e->target->n_features,
+                 n_slots = (size_t)e->graph.n_slots;
     const size_t n_active = (size_t)e->n_modules * (size_t)e->C, arena = e->graph.n_rows * (size_t)e->graph.chunk;
     unsigned char on[SPD_MAX_GROUPS] = {0}, back[SPD_MAX_GROUPS] = {0};
     if (capacity > e->batch_capacity) {
@@ -458,7 +492,8 @@ double spd_engine_weights_loss(struct spd_engine *e, int gradients) {
     }
     if (gradients) {
 #pragma omp parallel for schedule(static) num_threads(e->threads) if (is_wide(e))
-        for (int part = 0; part < e->threads; part++) spd_graph_return_products(&e->graph, e->kernels, e->grads, part, e->threads);
+        for (int part = 0; part < e->threads; part++)
+            spd_graph_return_products(&e->graph, e->kernels, e->grads, part, e->threads);
     }
     real *rest = malloc(largest * sizeof *rest); /* V U - W, times 2 coeff / N for the gradient */
     PVA_ASSERT(rest);
@@ -472,10 +507,12 @@ double spd_engine_weights_loss(struct spd_engine *e, int gradients) {
         const int d_in = m->d_in, d_out = m->d_out, n_c = e->C, parts = e->threads;
         double sums[SPD_SHARES] = {0};
 #pragma omp parallel for schedule(static) num_threads(e->threads) if (is_wide(e))
-        for (int part = 0; part < SPD_SHARES; part++) { /* eight parts whatever the number of threads: the sum is taken in their order */
+        for (int part = 0; part < SPD_SHARES;
+             part++) { /* eight parts whatever the number of threads: the sum is taken in their order */
             int first = (int)((int64_t)d_in * part / SPD_SHARES), last = (int)((int64_t)d_in * (part + 1) / SPD_SHARES);
             real *r = rest + (size_t)first * (size_t)d_out;
-            for (size_t k = 0; k < (size_t)(last - first) * (size_t)d_out; k++) r[k] = -(real)w[(size_t)first * (size_t)d_out + k];
+            for (size_t k = 0; k < (size_t)(last - first) * (size_t)d_out; k++)
+                r[k] = -(real)w[(size_t)first * (size_t)d_out + k];
             e->kernels->product(last - first, n_c, d_out, v + (size_t)first * C, n_c, 1, u, d_out, 1, r, d_out);
             double sum = 0;
             for (size_t k = 0; k < (size_t)(last - first) * (size_t)d_out; k++) {
@@ -483,14 +520,16 @@ double spd_engine_weights_loss(struct spd_engine *e, int gradients) {
                 r[k] *= scale;
             }
             sums[part] = sum;
-            if (gradients && coeff) e->kernels->product(last - first, d_out, n_c, r, d_out, 1, u, 1, d_out, dv + (size_t)first * C, n_c);
+            if (gradients && coeff)
+                e->kernels->product(last - first, d_out, n_c, r, d_out, 1, u, 1, d_out, dv + (size_t)first * C, n_c);
         }
         for (int part = 0; part < SPD_SHARES; part++) total += sums[part];
         if (!gradients || !coeff) continue;
 #pragma omp parallel for schedule(static) num_threads(e->threads) if (is_wide(e))
         for (int part = 0; part < parts; part++) {
             int first = (int)((int64_t)n_c * part / parts), last = (int)((int64_t)n_c * (part + 1) / parts);
-            e->kernels->product(last - first, d_in, d_out, v + first, 1, n_c, rest, d_out, 1, du + (size_t)first * (size_t)d_out, d_out);
+            e->kernels->product(last - first, d_in, d_out, v + first, 1, n_c, rest, d_out, 1, du + (size_t)first * (size_t)d_out,
+                                d_out);
         }
     }
     free(rest);
@@ -499,8 +538,11 @@ double spd_engine_weights_loss(struct spd_engine *e, int gradients) {
             const struct spd_module *m = &e->modules[i];
             for (int c = 0; c < e->C; c++) {
                 real k = (real)(2 * e->config->schatten / (double)e->config->batch_size) * e->grads[m->norms + (size_t)c];
-                for (int a = 0; a < m->d_in; a++) e->grads[m->v + (size_t)a * C + (size_t)c] += k * e->params[m->v + (size_t)a * C + (size_t)c];
-                for (int b = 0; b < m->d_out; b++) e->grads[m->u + (size_t)c * (size_t)m->d_out + (size_t)b] += k * e->params[m->u + (size_t)c * (size_t)m->d_out + (size_t)b];
+                for (int a = 0; a < m->d_in; a++)
+                    e->grads[m->v + (size_t)a * C + (size_t)c] += k * e->params[m->v + (size_t)a * C + (size_t)c];
+                for (int b = 0; b < m->d_out; b++)
+                    e->grads[m->u + (size_t)c * (size_t)m->d_out + (size_t)b] +=
+                        k * e->params[m->u + (size_t)c * (size_t)m->d_out + (size_t)b];
             }
         }
     }
@@ -513,7 +555,13 @@ static void transpose(int n, int m, const real *from, real *to) { /* from [n][m]
 }
 
 double spd_engine_update(struct spd_engine *e, double lr, int64_t count) {
-    const struct spd_adam a = {(real)lr, (real)0.9, (real)0.999, (real)1e-8, 0, (real)(1 - pow(0.9, (double)count + 1)), (real)(1 - pow(0.999, (double)count + 1))};
+    const struct spd_adam a = {(real)lr,
+                               (real)0.9,
+                               (real)0.999,
+                               (real)1e-8,
+                               0,
+                               (real)(1 - pow(0.9, (double)count + 1)),
+                               (real)(1 - pow(0.999, (double)count + 1))};
     double norm = 0;
     for (size_t i = 0; i < e->n_params; i++) norm += (double)e->grads[i] * (double)e->grads[i];
     const int parts = e->threads;
@@ -550,7 +598,8 @@ void spd_engine_importances(struct spd_engine *e, int n, const double *x, double
     for (int first = 0; first < n; first += ld) {
         int count = n - first < ld ? n - first : ld;
         for (int f = 0; f < F; f++)
-            for (int s = 0; s < ld; s++) rows[(size_t)f * ld + s] = s < count ? (real)x[(size_t)(first + s) * (size_t)F + (size_t)f] : 0;
+            for (int s = 0; s < ld; s++)
+                rows[(size_t)f * ld + s] = s < count ? (real)x[(size_t)(first + s) * (size_t)F + (size_t)f] : 0;
         spd_graph_forward(g, e->kernels, e->arenas, spd_padded(count), off);
         for (int m = 0; m < e->n_modules; m++) {
             const real *a = spd_value(g, e->arenas, e->modules[m].lower), *b = spd_value(g, e->arenas, e->modules[m].importance);

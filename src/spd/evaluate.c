@@ -1,4 +1,5 @@
-/* Evaluation metrics, and the data of the figures as CSV: figures/<metric>_<step>.csv (slow evaluations). Pictures are made from these by report.c. */
+/* Evaluation metrics, and the data of the figures as CSV: figures/<metric>_<step>.csv (slow evaluations). Pictures are made from
+ * these by report.c. */
 #include "run.h"
 
 #include "pva/spd.h"
@@ -33,7 +34,8 @@ int spd_one_hot(struct spd_run *r, double *lower[], double *upper[], struct pva_
     double *x = calloc(F * F, sizeof *x);
     int ok = x != NULL;
     for (size_t f = 0; ok && f < F; f++) x[f * F + f] = 0.75;
-    for (int m = 0; m < e->n_modules; m++) ok &= (lower[m] = malloc(F * (size_t)e->C * sizeof(double))) && (upper[m] = malloc(F * (size_t)e->C * sizeof(double)));
+    for (int m = 0; m < e->n_modules; m++)
+        ok &= (lower[m] = malloc(F * (size_t)e->C * sizeof(double))) && (upper[m] = malloc(F * (size_t)e->C * sizeof(double)));
     if (ok) spd_engine_importances(e, (int)F, x, lower, upper);
     free(x);
     return ok ? PVA_OK : pva_fail(err, PVA_IO, "out of memory");
@@ -52,14 +54,18 @@ int spd_ci_error(struct spd_run *r, double *const lower[], double tol, json_t *v
     int64_t total = 0, any = 0;
     for (int k = 0; k < e->n_modules; k++) {
         const int m = e->order[k];
-        const struct pva_spd_pattern *identity = match(c->identity, c->n_identity, e->modules[m].path), *dense = match(c->dense, c->n_dense, e->modules[m].path);
+        const struct pva_spd_pattern *identity = match(c->identity, c->n_identity, e->modules[m].path),
+                                     *dense = match(c->dense, c->n_dense, e->modules[m].path);
         int64_t error = 0;
         if (identity) {
             if (identity->value != F)
-                return pva_fail(err, PVA_INPUT, "IdentityCIError: %s has %d features, n_features says %d", e->modules[m].path, F, identity->value);
+                return pva_fail(err, PVA_INPUT, "IdentityCIError: %s has %d features, n_features says %d", e->modules[m].path, F,
+                                identity->value);
             if (pva_spd_identity_error(F, e->C, lower[m], tol, &error, err)) return err->code;
         } else if (dense) {
-            if (dense->value > e->C) return pva_fail(err, PVA_INPUT, "IdentityCIError: %s has %d components, k says %d", e->modules[m].path, e->C, dense->value);
+            if (dense->value > e->C)
+                return pva_fail(err, PVA_INPUT, "IdentityCIError: %s has %d components, k says %d", e->modules[m].path, e->C,
+                                dense->value);
             error = pva_spd_dense_error(F, e->C, lower[m], dense->value, tol);
         } else {
             continue;
@@ -76,7 +82,8 @@ int spd_ci_error(struct spd_run *r, double *const lower[], double tol, json_t *v
     return PVA_OK;
 }
 
-static FILE *open_figure(const struct spd_run *r, const char *name, const char *module, int64_t step, char path[4096], struct pva_error *err) {
+static FILE *open_figure(const struct spd_run *r, const char *name, const char *module, int64_t step, char path[4096],
+                         struct pva_error *err) {
     char file[300];
     snprintf(file, sizeof file, "figures/%s%s%s_%lld.csv", name, module ? "_" : "", module ? module : "", (long long)step);
     FILE *f = fopen(spd_run_path(r, file, path), "w");
@@ -99,23 +106,27 @@ static int write_bins(const struct spd_run *r, const char *name, const double *c
     for (int k = 0; k < r->engine->n_modules; k++) fprintf(f, ",%s", r->engine->modules[r->engine->order[k]].path);
     for (int b = 0; b < BINS; b++) {
         fprintf(f, "\n%.2f", (double)b / BINS);
-        for (int k = 0; k < r->engine->n_modules; k++) fprintf(f, ",%.0f", counts[(size_t)r->engine->order[k] * BINS + (size_t)b]);
+        for (int k = 0; k < r->engine->n_modules; k++)
+            fprintf(f, ",%.0f", counts[(size_t)r->engine->order[k] * BINS + (size_t)b]);
     }
     fputc('\n', f);
     return close_figure(f, path, err);
 }
 
 /* rows x columns of a matrix with its columns in the given order (NULL: as they are) */
-static int write_matrix(const struct spd_run *r, const char *name, const char *module, int64_t step, int n, int m, const double *values, const int *order, struct pva_error *err) {
+static int write_matrix(const struct spd_run *r, const char *name, const char *module, int64_t step, int n, int m,
+                        const double *values, const int *order, struct pva_error *err) {
     char path[4096];
     FILE *f = open_figure(r, name, module, step, path, err);
     if (!f) return err->code;
     for (int i = 0; i < n; i++)
-        for (int j = 0; j < m; j++) fprintf(f, "%.4g%c", values[(size_t)i * (size_t)m + (size_t)(order ? order[j] : j)], j == m - 1 ? '\n' : ',');
+        for (int j = 0; j < m; j++)
+            fprintf(f, "%.4g%c", values[(size_t)i * (size_t)m + (size_t)(order ? order[j] : j)], j == m - 1 ? '\n' : ',');
     return close_figure(f, path, err);
 }
 
-static int write_parameters(const struct spd_run *r, const struct spd_module *m, int64_t step, const int *order, struct pva_error *err) {
+static int write_parameters(const struct spd_run *r, const struct spd_module *m, int64_t step, const int *order,
+                            struct pva_error *err) {
     const struct spd_engine *e = r->engine;
     const size_t C = (size_t)e->C, d_in = (size_t)m->d_in, d_out = (size_t)m->d_out, largest = d_in > d_out ? d_in : d_out;
     double *values = malloc(largest * C * sizeof *values);
@@ -135,12 +146,15 @@ static int draw_matrices(struct spd_run *r, int64_t step, double *const lower[],
     int *order = malloc((size_t)e->C * sizeof *order), status = order ? PVA_OK : pva_fail(err, PVA_IO, "out of memory");
     for (int m = 0; m < e->n_modules && !status; m++) {
         const struct spd_module *module = &e->modules[m];
-        int dense = match(r->config->dense, r->config->n_dense, module->path) && !match(r->config->identity, r->config->n_identity, module->path);
+        int dense = match(r->config->dense, r->config->n_dense, module->path) &&
+                    !match(r->config->identity, r->config->n_identity, module->path);
         for (int which = 0; which < 2 && !status; which++) { /* the upper leaky order, computed last, serves U and V too */
             const double *matrix = which ? upper[m] : lower[m];
             if (dense) pva_spd_permute_dense(F, e->C, matrix, order);
             else status = pva_spd_permute_identity(F, e->C, matrix, 0, order, err);
-            if (!status && r->config->want_permuted) status = write_matrix(r, which ? "causal_importances_upper_leaky" : "causal_importances", module->path, step, F, e->C, matrix, order, err);
+            if (!status && r->config->want_permuted)
+                status = write_matrix(r, which ? "causal_importances_upper_leaky" : "causal_importances", module->path, step, F,
+                                      e->C, matrix, order, err);
         }
         if (!status && r->config->want_uv) status = write_parameters(r, module, step, order, err);
     }
@@ -160,8 +174,15 @@ static int run_batches(struct spd_run *r, int64_t step, int slow, struct counts 
     for (int64_t b = 0; b < c->n_eval_steps; b++) {
         const int histogram = slow && c->want_histograms && (c->histogram_batches < 0 || b < c->histogram_batches);
         struct spd_sums sums = {.active = k->batch};
-        struct spd_pass p = {.seed = (uint64_t)c->seed, .step = (uint32_t)step, .stream = SPD_DRAW_EVAL, .first_sample = (uint32_t)(b * c->eval_batch_size), .batch = (int)c->eval_batch_size,
-                             .p = c->pnorm, .report = -1, .seen = histogram ? count : NULL, .user = &k->histogram};
+        struct spd_pass p = {.seed = (uint64_t)c->seed,
+                             .step = (uint32_t)step,
+                             .stream = SPD_DRAW_EVAL,
+                             .first_sample = (uint32_t)(b * c->eval_batch_size),
+                             .batch = (int)c->eval_batch_size,
+                             .p = c->pnorm,
+                             .report = -1,
+                             .seen = histogram ? count : NULL,
+                             .user = &k->histogram};
         if (spd_engine_pass(e, &p, r->settings->ranks, &sums, err)) return err->code;
         for (size_t i = 0; i < n; i++) k->active[i] += k->batch[i];
     }
@@ -214,7 +235,8 @@ static int report(struct spd_run *r, int64_t step, int slow, struct counts *k, j
     }
     if (!slow) return PVA_OK;
     if (c->want_histograms && join_histogram(r, &k->histogram, err)) return err->code;
-    if (r->writes && c->want_histograms && write_bins(r, "causal_importance_values", k->histogram.counts, step, err)) return err->code;
+    if (r->writes && c->want_histograms && write_bins(r, "causal_importance_values", k->histogram.counts, step, err))
+        return err->code;
     if (r->writes && c->want_density && draw_density(r, step, k->active, samples, err)) return err->code;
     if (!c->want_identity && !c->want_permuted && !c->want_uv) return PVA_OK;
     double *lower[PVA_SPD_MAX_MODULES] = {0}, *upper[PVA_SPD_MAX_MODULES] = {0};
@@ -239,10 +261,13 @@ int spd_evaluate(struct spd_run *r, int64_t step, int slow, struct pva_error *er
     const struct pva_spd_config *c = r->config;
     struct spd_engine *e = r->engine;
     const size_t n = (size_t)e->n_modules * (size_t)e->C;
-    struct counts k = {calloc(n, sizeof(double)), calloc(n, sizeof(double)), {calloc((size_t)SPD_SHARES * (size_t)e->n_modules * BINS, sizeof(double)), e->n_modules, e->C}};
+    struct counts k = {calloc(n, sizeof(double)),
+                       calloc(n, sizeof(double)),
+                       {calloc((size_t)SPD_SHARES * (size_t)e->n_modules * BINS, sizeof(double)), e->n_modules, e->C}};
     json_t *values = json_object();
     int status = k.active && k.batch && k.histogram.counts && values ? PVA_OK : pva_fail(err, PVA_IO, "out of memory");
-    if (!status && (c->want_l0 || (slow && (c->want_histograms || c->want_density)))) status = run_batches(r, step, slow, &k, err);
+    if (!status && (c->want_l0 || (slow && (c->want_histograms || c->want_density))))
+        status = run_batches(r, step, slow, &k, err);
     if (!status) status = report(r, step, slow, &k, values, err);
     if (!status && json_object_size(values)) status = spd_run_log(r, step, "eval/", values, err);
     else json_decref(values);

@@ -1,4 +1,5 @@
-/* TensorBoard's event file: records of {length, masked CRC of the length, data, masked CRC of the data}, the data a protocol buffer Event. */
+/* TensorBoard's event file: records of {length, masked CRC of the length, data, masked CRC of the data}, the data a protocol
+ * buffer Event. */
 #include "pva/spd.h"
 
 #include <errno.h>
@@ -80,7 +81,8 @@ int pva_spd_events_open(const char *path, int append, double wall_time, struct p
     return put_record(e, data, n + sizeof version - 1, err);
 }
 
-int pva_spd_events_scalar(struct pva_spd_events *e, double wall_time, int64_t step, const char *tag, float value, struct pva_error *err) {
+int pva_spd_events_scalar(struct pva_spd_events *e, double wall_time, int64_t step, const char *tag, float value,
+                          struct pva_error *err) {
     unsigned char item[320], summary[352], data[400];
     size_t n_tag = strlen(tag), n = 0, n_summary = 0, n_data = 0;
     if (n_tag > 250) return pva_fail(err, PVA_INPUT, "%s: the name of a scalar is longer than 250 bytes", e->path);

@@ -26,7 +26,8 @@ int spd_graph_node(struct spd_graph *g, int dim, int trained) {
 
 int spd_graph_matrix(struct spd_graph *g, int n_in, int n_out, const real *value, ptrdiff_t grad) {
     g->matrices = grown(g->matrices, g->n_matrices, sizeof *g->matrices);
-    g->matrices[g->n_matrices] = (struct spd_matrix){.n_in = n_in, .n_out = n_out, .value = value, .grad = grad, .left = -1, .right = -1};
+    g->matrices[g->n_matrices] =
+        (struct spd_matrix){.n_in = n_in, .n_out = n_out, .value = value, .grad = grad, .left = -1, .right = -1};
     return g->n_matrices++;
 }
 
@@ -35,7 +36,8 @@ static void form(const struct spd_kernels *k, const struct spd_graph *g, struct 
     int first = (int)((int64_t)p->n_in * part / n_parts), last = (int)((int64_t)p->n_in * (part + 1) / n_parts);
     real *out = p->own + (size_t)first * p->n_out;
     memset(out, 0, (size_t)(last - first) * p->n_out * sizeof *out);
-    k->product(last - first, a->n_out, p->n_out, a->value + (ptrdiff_t)first * a->n_out, a->n_out, 1, b->value, b->n_out, 1, out, p->n_out);
+    k->product(last - first, a->n_out, p->n_out, a->value + (ptrdiff_t)first * a->n_out, a->n_out, 1, b->value, b->n_out, 1, out,
+               p->n_out);
 }
 
 int spd_graph_product(struct spd_graph *g, int left, int right) {
@@ -79,7 +81,8 @@ void spd_graph_return_products(const struct spd_graph *g, const struct spd_kerne
         }
         if (b->grad >= 0) {
             int first = (int)((int64_t)b->n_in * part / n_parts), last = (int)((int64_t)b->n_in * (part + 1) / n_parts);
-            k->product(last - first, a->n_in, b->n_out, a->value + first, 1, a->n_out, d, p->n_out, 1, grad + b->grad + (ptrdiff_t)first * b->n_out, b->n_out);
+            k->product(last - first, a->n_in, b->n_out, a->value + first, 1, a->n_out, d, p->n_out, 1,
+                       grad + b->grad + (ptrdiff_t)first * b->n_out, b->n_out);
         }
     }
 }
@@ -87,7 +90,15 @@ void spd_graph_return_products(const struct spd_graph *g, const struct spd_kerne
 struct spd_op *spd_graph_op(struct spd_graph *g, enum spd_op_kind kind, int in, int out, int group) {
     g->ops = grown(g->ops, g->n_ops, sizeof *g->ops);
     struct spd_op *op = &g->ops[g->n_ops++];
-    *op = (struct spd_op){.kind = kind, .in = in, .out = out, .matrix = -1, .group = group, .bias_grad = -1, .gate = -1, .draw = -1, .params_grad = -1};
+    *op = (struct spd_op){.kind = kind,
+                          .in = in,
+                          .out = out,
+                          .matrix = -1,
+                          .group = group,
+                          .bias_grad = -1,
+                          .gate = -1,
+                          .draw = -1,
+                          .params_grad = -1};
     return op;
 }
 
@@ -153,18 +164,22 @@ void spd_graph_forward(const struct spd_graph *g, const struct spd_kernels *k, r
             break;
         case SPD_GATE:
             for (int c = 0; c < dim; c++)
-                k->gate_forward(n, ld, op->shape, op->params + (size_t)c * op->shape->n_params, g->nodes[op->in].dim == dim && op->shape->d[0] == 1 ? in + (size_t)c * ld : in, out + (size_t)c * ld);
+                k->gate_forward(n, ld, op->shape, op->params + (size_t)c * op->shape->n_params,
+                                g->nodes[op->in].dim == dim && op->shape->d[0] == 1 ? in + (size_t)c * ld : in,
+                                out + (size_t)c * ld);
             break;
         case SPD_SIGMOID:
             for (int r = 0; r < dim; r++) k->sigmoid(n, op->sigmoid, in + (size_t)r * ld, out + (size_t)r * ld);
             break;
         case SPD_ABS:
             for (int r = 0; r < dim; r++)
-                for (int s = 0; s < n; s++) out[(size_t)r * ld + s] = in[(size_t)r * ld + s] < 0 ? -in[(size_t)r * ld + s] : in[(size_t)r * ld + s];
+                for (int s = 0; s < n; s++)
+                    out[(size_t)r * ld + s] = in[(size_t)r * ld + s] < 0 ? -in[(size_t)r * ld + s] : in[(size_t)r * ld + s];
             break;
         case SPD_MASK: {
             const real *gate = spd_value(g, arena, op->gate), *draw = spd_value(g, arena, op->draw);
-            for (int r = 0; r < dim; r++) k->mask(n, in + (size_t)r * ld, gate + (size_t)r * ld, draw + (size_t)r * ld, out + (size_t)r * ld);
+            for (int r = 0; r < dim; r++)
+                k->mask(n, in + (size_t)r * ld, gate + (size_t)r * ld, draw + (size_t)r * ld, out + (size_t)r * ld);
             break;
         }
         }
@@ -175,12 +190,14 @@ void spd_graph_clear(const struct spd_graph *g, real *arena) {
     memset(arena + g->n_values * (size_t)g->chunk, 0, (g->n_rows - g->n_values) * (size_t)g->chunk * sizeof *arena);
 }
 
-void spd_graph_backward(const struct spd_graph *g, const struct spd_kernels *k, real *arena, int n, const unsigned char *on, real *grad) {
+void spd_graph_backward(const struct spd_graph *g, const struct spd_kernels *k, real *arena, int n, const unsigned char *on,
+                        real *grad) {
     const int ld = g->chunk;
     for (int i = g->n_ops - 1; i >= 0; i--) {
         const struct spd_op *op = &g->ops[i];
         if (!is_on(op, on) || !g->nodes[op->out].trained) continue;
-        const real *in = spd_value(g, arena, op->in), *out = spd_value(g, arena, op->out), *dout = spd_gradient(g, arena, op->out);
+        const real *in = spd_value(g, arena, op->in), *out = spd_value(g, arena, op->out),
+                   *dout = spd_gradient(g, arena, op->out);
         real *din = g->nodes[op->in].trained ? spd_gradient(g, arena, op->in) : NULL;
         const int dim = g->nodes[op->out].dim;
         switch (op->kind) {
@@ -210,22 +227,28 @@ void spd_graph_backward(const struct spd_graph *g, const struct spd_kernels *k, 
         case SPD_GATE:
             for (int c = 0; c < dim; c++) {
                 int own = g->nodes[op->in].dim == dim && op->shape->d[0] == 1; /* else the module's whole input */
-                k->gate_backward(n, ld, op->shape, op->params + (size_t)c * op->shape->n_params, own ? in + (size_t)c * ld : in, dout + (size_t)c * ld,
-                                 grad + op->params_grad + (size_t)c * op->shape->n_params, din ? (own ? din + (size_t)c * ld : din) : NULL);
+                k->gate_backward(n, ld, op->shape, op->params + (size_t)c * op->shape->n_params, own ? in + (size_t)c * ld : in,
+                                 dout + (size_t)c * ld, grad + op->params_grad + (size_t)c * op->shape->n_params,
+                                 din ? (own ? din + (size_t)c * ld : din) : NULL);
             }
             break;
         case SPD_SIGMOID:
-            for (int r = 0; r < dim; r++) k->sigmoid_backward(n, op->sigmoid, in + (size_t)r * ld, dout + (size_t)r * ld, din + (size_t)r * ld);
+            for (int r = 0; r < dim; r++)
+                k->sigmoid_backward(n, op->sigmoid, in + (size_t)r * ld, dout + (size_t)r * ld, din + (size_t)r * ld);
             break;
         case SPD_ABS:
             for (int r = 0; r < dim; r++)
-                for (int s = 0; s < n; s++) din[(size_t)r * ld + s] += in[(size_t)r * ld + s] < 0 ? -dout[(size_t)r * ld + s] : in[(size_t)r * ld + s] > 0 ? dout[(size_t)r * ld + s] : 0;
+                for (int s = 0; s < n; s++)
+                    din[(size_t)r * ld + s] += in[(size_t)r * ld + s] < 0   ? -dout[(size_t)r * ld + s]
+                                               : in[(size_t)r * ld + s] > 0 ? dout[(size_t)r * ld + s]
+                                                                            : 0;
             break;
         case SPD_MASK: {
             const real *gate = spd_value(g, arena, op->gate), *draw = spd_value(g, arena, op->draw);
             real *dgate = spd_gradient(g, arena, op->gate);
             for (int r = 0; r < dim; r++)
-                k->mask_backward(n, in + (size_t)r * ld, gate + (size_t)r * ld, draw + (size_t)r * ld, dout + (size_t)r * ld, din + (size_t)r * ld, dgate + (size_t)r * ld);
+                k->mask_backward(n, in + (size_t)r * ld, gate + (size_t)r * ld, draw + (size_t)r * ld, dout + (size_t)r * ld,
+                                 din + (size_t)r * ld, dgate + (size_t)r * ld);
             break;
         }
         }

@@ -1,9 +1,9 @@
-/* graph.h - what is computed for a chunk of samples: nodes (rows of numbers, one row per dimension), operations between them, and the
- * same backwards.
+/* graph.h - what is computed for a chunk of samples: nodes (rows of numbers, one row per dimension), operations between them, and
+ * the same backwards.
  *
- * A matrix is constant, trained (its gradient is a range of the gradient vector), or a product of two of those, formed once per step. The
- * products are the collapsed residual stream: x W_E V costs [features x C] per sample when W_E V is known, and the stream's own width
- * never appears. Their gradients are carried back to the factors after the sums over samples are complete.
+ * A matrix is constant, trained (its gradient is a range of the gradient vector), or a product of two of those, formed once per
+ * step. The products are the collapsed residual stream: x W_E V costs [features x C] per sample when W_E V is known, and the
+ * stream's own width never appears. Their gradients are carried back to the factors after the sums over samples are complete.
  */
 #ifndef SPD_GRAPH_H
 #define SPD_GRAPH_H
@@ -30,14 +30,15 @@ struct spd_matrix {
 
 struct spd_op {
     enum spd_op_kind kind;
-    int in, out;   /* nodes */
-    int matrix;    /* MATMUL: out += in * matrix */
-    int group;     /* -1: always; else computed only when that group is on */
-    const real *bias; /* RELU: [dim] or NULL */
+    int in, out;         /* nodes */
+    int matrix;          /* MATMUL: out += in * matrix */
+    int group;           /* -1: always; else computed only when that group is on */
+    const real *bias;    /* RELU: [dim] or NULL */
     ptrdiff_t bias_grad; /* its slot, or -1 */
     int gate, draw;      /* MASK: nodes of g and r */
     enum spd_sigmoid sigmoid;
-    const struct spd_gate_shape *shape; /* GATE: one per component, from row c of `in` or, when its width is not 1, from all of `in` */
+    const struct spd_gate_shape
+        *shape; /* GATE: one per component, from row c of `in` or, when its width is not 1, from all of `in` */
     const real *params;
     ptrdiff_t params_grad;
 };
@@ -49,8 +50,8 @@ struct spd_graph {
     struct spd_op *ops;
     struct spd_matrix *matrices;
     int n_nodes, n_ops, n_matrices;
-    size_t n_rows;    /* of the arena: values and gradients */
-    size_t n_values;  /* of those, values; the gradients follow */
+    size_t n_rows;     /* of the arena: values and gradients */
+    size_t n_values;   /* of those, values; the gradients follow */
     ptrdiff_t n_slots; /* of the gradient vector */
     int chunk;         /* columns */
 };
@@ -72,13 +73,18 @@ void spd_graph_form_products(struct spd_graph *g, const struct spd_kernels *k, i
 /* Carries the products' gradients in `grad` on to their factors'. */
 void spd_graph_return_products(const struct spd_graph *g, const struct spd_kernels *k, real *grad, int part, int n_parts);
 
-static inline real *spd_value(const struct spd_graph *g, real *arena, int node) { return arena + g->nodes[node].value * (size_t)g->chunk; }
-static inline real *spd_gradient(const struct spd_graph *g, real *arena, int node) { return arena + g->nodes[node].gradient * (size_t)g->chunk; }
+static inline real *spd_value(const struct spd_graph *g, real *arena, int node) {
+    return arena + g->nodes[node].value * (size_t)g->chunk;
+}
+static inline real *spd_gradient(const struct spd_graph *g, real *arena, int node) {
+    return arena + g->nodes[node].gradient * (size_t)g->chunk;
+}
 
 /* n columns, a multiple of SPD_LANES. on[group] says which groups are computed. Inputs and draws are in the arena before. */
 void spd_graph_forward(const struct spd_graph *g, const struct spd_kernels *k, real *arena, int n, const unsigned char *on);
 /* Gradients of the output nodes are in the arena before, all other gradients zero (spd_graph_clear). Adds to grad [n_slots]. */
 void spd_graph_clear(const struct spd_graph *g, real *arena);
-void spd_graph_backward(const struct spd_graph *g, const struct spd_kernels *k, real *arena, int n, const unsigned char *on, real *grad);
+void spd_graph_backward(const struct spd_graph *g, const struct spd_kernels *k, real *arena, int n, const unsigned char *on,
+                        real *grad);
 
 #endif

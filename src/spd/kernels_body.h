@@ -1,5 +1,5 @@
-/* The kernels, once for every instruction set: the including file defines SPD_KERNELS, the table's name, and may define SPD_AVX512 or
- * SPD_AVX2. Products and sums fuse only in vfma, so that each lane is rounded alike everywhere. */
+/* The kernels, once for every instruction set: the including file defines SPD_KERNELS, the table's name, and may define
+ * SPD_AVX512 or SPD_AVX2. Products and sums fuse only in vfma, so that each lane is rounded alike everywhere. */
 #include "kernels.h"
 
 #include <math.h>
@@ -51,7 +51,8 @@ static inline vreal vmax(vreal a, vreal b) {
 enum { WIDE = 1 };
 static inline vreal vfma(vreal a, vreal b, vreal c) {
     vreal r;
-    for (int l = 0; l < SPD_LANES; l++) r[l] = sizeof(real) == 4 ? (real)fmaf((float)a[l], (float)b[l], (float)c[l]) : (real)fma(a[l], b[l], c[l]);
+    for (int l = 0; l < SPD_LANES; l++)
+        r[l] = sizeof(real) == 4 ? (real)fmaf((float)a[l], (float)b[l], (float)c[l]) : (real)fma(a[l], b[l], c[l]);
     return r;
 }
 static inline vreal vmin(vreal a, vreal b) { return vwhere(a < b, a, b); }
@@ -60,14 +61,21 @@ static inline vreal vmax(vreal a, vreal b) { return vwhere(a > b, a, b); }
 
 /* Lane l of the result is the sum of v[l]'s lanes: fifteen additions of two vectors each. */
 static inline vreal sum_each(const vreal *v) {
-    const vmask low8 = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23}, high8 = {8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31};
-    const vmask low4 = {0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27}, high4 = {4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31};
-    const vmask low2 = {0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29}, high2 = {2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31};
-    const vmask low1 = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30}, high1 = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
+    const vmask low8 = {0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
+                high8 = {8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31};
+    const vmask low4 = {0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27},
+                high4 = {4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31};
+    const vmask low2 = {0, 1, 4, 5, 8, 9, 12, 13, 16, 17, 20, 21, 24, 25, 28, 29},
+                high2 = {2, 3, 6, 7, 10, 11, 14, 15, 18, 19, 22, 23, 26, 27, 30, 31};
+    const vmask low1 = {0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30},
+                high1 = {1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31};
     vreal a[8], b[4], c[2];
-    for (int i = 0; i < 8; i++) a[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], low8) + __builtin_shuffle(v[2 * i], v[2 * i + 1], high8);
-    for (int i = 0; i < 4; i++) b[i] = __builtin_shuffle(a[2 * i], a[2 * i + 1], low4) + __builtin_shuffle(a[2 * i], a[2 * i + 1], high4);
-    for (int i = 0; i < 2; i++) c[i] = __builtin_shuffle(b[2 * i], b[2 * i + 1], low2) + __builtin_shuffle(b[2 * i], b[2 * i + 1], high2);
+    for (int i = 0; i < 8; i++)
+        a[i] = __builtin_shuffle(v[2 * i], v[2 * i + 1], low8) + __builtin_shuffle(v[2 * i], v[2 * i + 1], high8);
+    for (int i = 0; i < 4; i++)
+        b[i] = __builtin_shuffle(a[2 * i], a[2 * i + 1], low4) + __builtin_shuffle(a[2 * i], a[2 * i + 1], high4);
+    for (int i = 0; i < 2; i++)
+        c[i] = __builtin_shuffle(b[2 * i], b[2 * i + 1], low2) + __builtin_shuffle(b[2 * i], b[2 * i + 1], high2);
     return __builtin_shuffle(c[0], c[1], low1) + __builtin_shuffle(c[0], c[1], high1);
 }
 
@@ -79,8 +87,8 @@ static inline real sum_one(vreal v) {
 
 /* ---- matrix products ---- */
 
-static inline __attribute__((always_inline)) void matmul_block(int ld, int n_in, int n_j, int n_v, const real *e, int stride_in, int stride_out, const real *in,
-                                                               real *out) {
+static inline __attribute__((always_inline)) void matmul_block(int ld, int n_in, int n_j, int n_v, const real *e, int stride_in,
+                                                               int stride_out, const real *in, real *out) {
     vreal acc[4][4];
     for (int j = 0; j < n_j; j++)
         for (int v = 0; v < n_v; v++) acc[j][v] = vload(out + (size_t)j * ld + v * SPD_LANES);
@@ -101,20 +109,25 @@ static void matmul(int n, int ld, int n_in, int n_out, const real *e, int stride
     for (; v + WIDE <= n_vectors; v += WIDE) {
         int j = 0;
         for (; j + 4 <= n_out; j += 4)
-            matmul_block(ld, n_in, 4, WIDE, e + (size_t)j * stride_out, stride_in, stride_out, in + v * SPD_LANES, out + (size_t)j * ld + v * SPD_LANES);
+            matmul_block(ld, n_in, 4, WIDE, e + (size_t)j * stride_out, stride_in, stride_out, in + v * SPD_LANES,
+                         out + (size_t)j * ld + v * SPD_LANES);
         for (; j < n_out; j++)
-            matmul_block(ld, n_in, 1, WIDE, e + (size_t)j * stride_out, stride_in, stride_out, in + v * SPD_LANES, out + (size_t)j * ld + v * SPD_LANES);
+            matmul_block(ld, n_in, 1, WIDE, e + (size_t)j * stride_out, stride_in, stride_out, in + v * SPD_LANES,
+                         out + (size_t)j * ld + v * SPD_LANES);
     }
     for (; v < n_vectors; v++) {
         int j = 0;
         for (; j + 4 <= n_out; j += 4)
-            matmul_block(ld, n_in, 4, 1, e + (size_t)j * stride_out, stride_in, stride_out, in + v * SPD_LANES, out + (size_t)j * ld + v * SPD_LANES);
+            matmul_block(ld, n_in, 4, 1, e + (size_t)j * stride_out, stride_in, stride_out, in + v * SPD_LANES,
+                         out + (size_t)j * ld + v * SPD_LANES);
         for (; j < n_out; j++)
-            matmul_block(ld, n_in, 1, 1, e + (size_t)j * stride_out, stride_in, stride_out, in + v * SPD_LANES, out + (size_t)j * ld + v * SPD_LANES);
+            matmul_block(ld, n_in, 1, 1, e + (size_t)j * stride_out, stride_in, stride_out, in + v * SPD_LANES,
+                         out + (size_t)j * ld + v * SPD_LANES);
     }
 }
 
-static inline __attribute__((always_inline)) void outer_block(int n, int ld, int n_i, int n_j, const real *in, const real *dout, real *de, int n_out) {
+static inline __attribute__((always_inline)) void outer_block(int n, int ld, int n_i, int n_j, const real *in, const real *dout,
+                                                              real *de, int n_out) {
     vreal acc[16];
     for (int k = 0; k < 16; k++) acc[k] = vset(0);
     for (int s = 0; s < n; s += SPD_LANES) {
@@ -144,8 +157,9 @@ static void outer(int n, int ld, int n_in, int n_out, const real *in, const real
 }
 
 /* n_i rows of out from a panel of WIDE vectors of b's columns, [n_k][WIDE * SPD_LANES]. */
-static inline __attribute__((always_inline)) void product_block(int n_i, int n_k, int n_j, const real *a, ptrdiff_t a_row, ptrdiff_t a_col, const real *panel,
-                                                                real *out, ptrdiff_t out_row) {
+static inline __attribute__((always_inline)) void product_block(int n_i, int n_k, int n_j, const real *a, ptrdiff_t a_row,
+                                                                ptrdiff_t a_col, const real *panel, real *out,
+                                                                ptrdiff_t out_row) {
     enum { COLUMNS = WIDE * SPD_LANES };
     vreal acc[4][WIDE];
     real edge[COLUMNS];
@@ -168,8 +182,8 @@ static inline __attribute__((always_inline)) void product_block(int n_i, int n_k
     }
 }
 
-static void product(int n_i, int n_k, int n_j, const real *a, ptrdiff_t a_row, ptrdiff_t a_col, const real *b, ptrdiff_t b_row, ptrdiff_t b_col, real *out,
-                    ptrdiff_t out_row) {
+static void product(int n_i, int n_k, int n_j, const real *a, ptrdiff_t a_row, ptrdiff_t a_col, const real *b, ptrdiff_t b_row,
+                    ptrdiff_t b_col, real *out, ptrdiff_t out_row) {
     enum { COLUMNS = WIDE * SPD_LANES, DEPTH = 128 };
     real panel[DEPTH * COLUMNS];
     for (int j = 0; j < n_j; j += COLUMNS) {
@@ -178,8 +192,10 @@ static void product(int n_i, int n_k, int n_j, const real *a, ptrdiff_t a_row, p
             int depth = n_k - k < DEPTH ? n_k - k : DEPTH, i = 0;
             for (int m = 0; m < depth; m++)
                 for (int c = 0; c < COLUMNS; c++) panel[m * COLUMNS + c] = c < columns ? b[(k + m) * b_row + (j + c) * b_col] : 0;
-            for (; i + 4 <= n_i; i += 4) product_block(4, depth, columns, a + i * a_row + k * a_col, a_row, a_col, panel, out + i * out_row + j, out_row);
-            for (; i < n_i; i++) product_block(1, depth, columns, a + i * a_row + k * a_col, a_row, a_col, panel, out + i * out_row + j, out_row);
+            for (; i + 4 <= n_i; i += 4)
+                product_block(4, depth, columns, a + i * a_row + k * a_col, a_row, a_col, panel, out + i * out_row + j, out_row);
+            for (; i < n_i; i++)
+                product_block(1, depth, columns, a + i * a_row + k * a_col, a_row, a_col, panel, out + i * out_row + j, out_row);
         }
     }
 }
@@ -198,11 +214,13 @@ static inline vreal normal_density(vreal z) {
     return r;
 }
 #else
-/* Phi(z) = 1/2 + z P(t), t = 2 z^2 / 25 - 1, for |z| <= 5 and constant beyond. P is the Chebyshev interpolant of degree 14; with the rounding
- * of float32 the error of Phi is at most 1.2e-7, which is an ulp at 1 (tests/test_spd_kernels.c measures it against erf). */
+/* Phi(z) = 1/2 + z P(t), t = 2 z^2 / 25 - 1, for |z| <= 5 and constant beyond. P is the Chebyshev interpolant of degree 14; with
+ * the rounding of float32 the error of Phi is at most 1.2e-7, which is an ulp at 1 (tests/test_spd_kernels.c measures it against
+ * erf). */
 static inline vreal normal_cdf(vreal z) {
-    static const real p[15] = {0.141363804f,     -0.0702968707f,  0.0515193377f,  -0.0404243519f,  0.0314542314f,   -0.0234285721f,  0.0163712535f, -0.0105684603f,
-                               0.0063803454f,    -0.00375802441f, 0.00194099657f, -0.000691844836f, 0.000323448813f, -0.00030304189f, 0.000117693593f};
+    static const real p[15] = {0.141363804f,   -0.0702968707f,   0.0515193377f,   -0.0404243519f,  0.0314542314f,
+                               -0.0234285721f, 0.0163712535f,    -0.0105684603f,  0.0063803454f,   -0.00375802441f,
+                               0.00194099657f, -0.000691844836f, 0.000323448813f, -0.00030304189f, 0.000117693593f};
     z = vmax(vmin(z, vset(5)), vset(-5));
     vreal t = vfma(z * z, vset(0.08f), vset(-1)), r = vset(p[14]);
     for (int k = 13; k >= 0; k--) r = vfma(r, t, vset(p[k]));
@@ -237,7 +255,8 @@ static void gate_forward_one(int n, int n_hidden, const real *params, const real
     }
 }
 
-static void gate_backward_one(int n, int n_hidden, const real *params, const real *in, const real *draw, real *dparams, real *din) {
+static void gate_backward_one(int n, int n_hidden, const real *params, const real *in, const real *draw, real *dparams,
+                              real *din) {
     const real *w0 = params, *b0 = params + n_hidden, *w1 = params + 2 * n_hidden;
     vreal bias = vset(0);
     for (int s = 0; s < n; s += SPD_LANES) bias += vload(draw + s);
@@ -247,7 +266,8 @@ static void gate_backward_one(int n, int n_hidden, const real *params, const rea
         vreal a0[SPD_LANES], a1[SPD_LANES], ab[SPD_LANES];
         for (int k = 0; k < SPD_LANES; k++) a0[k] = a1[k] = ab[k] = vset(0);
         for (int k = 0; k < n_k; k++) {
-            vreal w = vset(w0[first + k]), b = vset(b0[first + k]), u = vset(w1[first + k]), s0 = vset(0), s1 = vset(0), sb = vset(0);
+            vreal w = vset(w0[first + k]), b = vset(b0[first + k]), u = vset(w1[first + k]), s0 = vset(0), s1 = vset(0),
+                  sb = vset(0);
             for (int s = 0; s < n; s += SPD_LANES) {
                 vreal h = vload(in + s), d = vload(draw + s), z = vfma(w, h, b), cdf = normal_cdf(z);
                 s1 = vfma(d, z * cdf, s1);
@@ -295,7 +315,8 @@ static void gate_forward(int n, int ld, const struct spd_gate_shape *g, const re
     for (int s = 0; s < n; s += SPD_LANES) vstore(raw + s, gate_run(ld, g, params, in + s, z));
 }
 
-static void gate_backward(int n, int ld, const struct spd_gate_shape *g, const real *params, const real *in, const real *draw, real *dparams, real *din) {
+static void gate_backward(int n, int ld, const struct spd_gate_shape *g, const real *params, const real *in, const real *draw,
+                          real *dparams, real *din) {
     if (g->n_layers == 2 && g->d[0] == 1) {
         gate_backward_one(n, g->d[1], params, in, draw, dparams, din);
         return;
@@ -431,7 +452,8 @@ static inline void multiply(uint32_t a, vuint b, vuint *high, vuint *low) {
 #endif
 }
 
-static void uniform(int n, int ld, uint64_t seed, uint32_t step, const uint32_t *sample, uint32_t c2, uint32_t c3, int n_rows, real *out) {
+static void uniform(int n, int ld, uint64_t seed, uint32_t step, const uint32_t *sample, uint32_t c2, uint32_t c3, int n_rows,
+                    real *out) {
     for (int s = 0; s < n; s += SPD_LANES) {
         vuint w0 = step - (vuint){0}, w1 = *(const vuint *)(sample + s), w2 = c2 - (vuint){0}, w3 = c3 - (vuint){0};
         uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
@@ -447,7 +469,8 @@ static void uniform(int n, int ld, uint64_t seed, uint32_t step, const uint32_t 
             k1 += 0xBB67AE85u;
         }
         vuint w[4] = {w0, w1, w2, w3};
-        for (int r = 0; r < n_rows; r++) vstore(out + (size_t)r * ld + s, __builtin_convertvector((vint)(w[r] >> 8), vreal) * vset((real)0x1p-24));
+        for (int r = 0; r < n_rows; r++)
+            vstore(out + (size_t)r * ld + s, __builtin_convertvector((vint)(w[r] >> 8), vreal) * vset((real)0x1p-24));
     }
 }
 
@@ -484,5 +507,6 @@ static double weighted_count(int n, const real *w, const real *a, real limit) {
     return (double)sum_one(acc);
 }
 
-const struct spd_kernels SPD_KERNELS = {matmul, outer, product, gate_forward, gate_backward, sigmoid, sigmoid_backward, mask,
-                                        mask_backward, uniform, squares,      adam,          weighted_sum, weighted_count};
+const struct spd_kernels SPD_KERNELS = {matmul,           outer,         product,       gate_forward, gate_backward, sigmoid,
+                                        sigmoid_backward, mask,          mask_backward, uniform,      squares,       adam,
+                                        weighted_sum,     weighted_count};

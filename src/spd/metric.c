@@ -1,14 +1,18 @@
-/* How far a causal-importance matrix is from what a perfect decomposition shows, and how close components come to the target's weights. */
+/* How far a causal-importance matrix is from what a perfect decomposition shows, and how close components come to the target's
+ * weights. */
 #include "pva/spd.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* Largest sum of assigned entries: shortest augmenting paths over potentials (Kuhn, Munkres; the form with one row added at a time). */
+/* Largest sum of assigned entries: shortest augmenting paths over potentials (Kuhn, Munkres; the form with one row added at a
+ * time). */
 static int assign(int n, int m, const double *matrix, int *column_of) {
-    double *u = calloc((size_t)n + 1, sizeof *u), *v = calloc((size_t)m + 1, sizeof *v), *least = malloc(((size_t)m + 1) * sizeof *least);
-    int *row_of = calloc((size_t)m + 1, sizeof *row_of), *before = calloc((size_t)m + 1, sizeof *before), ok = u && v && least && row_of && before;
+    double *u = calloc((size_t)n + 1, sizeof *u), *v = calloc((size_t)m + 1, sizeof *v),
+           *least = malloc(((size_t)m + 1) * sizeof *least);
+    int *row_of = calloc((size_t)m + 1, sizeof *row_of), *before = calloc((size_t)m + 1, sizeof *before),
+        ok = u && v && least && row_of && before;
     char *done = malloc((size_t)m + 1);
     ok = ok && done;
     for (int i = 1; ok && i <= n; i++) {
@@ -50,7 +54,9 @@ int pva_spd_permute_identity(int n, int m, const double *matrix, int greedy, int
         for (int i = 0; i < rows; i++) {
             int best = -1;
             for (int j = 0; j < m; j++)
-                if (!used[j] && (best < 0 || matrix[(size_t)i * (size_t)m + (size_t)j] > matrix[(size_t)i * (size_t)m + (size_t)best])) best = j;
+                if (!used[j] &&
+                    (best < 0 || matrix[(size_t)i * (size_t)m + (size_t)j] > matrix[(size_t)i * (size_t)m + (size_t)best]))
+                    best = j;
             order[i] = best;
             used[best] = 1;
         }
@@ -113,7 +119,8 @@ int64_t pva_spd_dense_error(int n, int m, const double *ci, int k, double tol) {
     return error;
 }
 
-void pva_spd_similarity(int n_features, int d, int n_components, const float *w, const float *v, const float *u, double *mmcs, double *ml2r) {
+void pva_spd_similarity(int n_features, int d, int n_components, const float *w, const float *v, const float *u, double *mmcs,
+                        double *ml2r) {
     *mmcs = *ml2r = 0;
     for (int j = 0; j < n_features; j++) {
         double best = -INFINITY, ratio = 0, length = 0;
@@ -127,7 +134,8 @@ void pva_spd_similarity(int n_features, int d, int n_components, const float *w,
             }
             double cosine = own > 0 && length > 0 ? dot / sqrt(own * length) : 0;
             /* Many components point along a feature with almost no length; among equal cosines the longest is the one meant. */
-            if (cosine > best + 1e-9 || (cosine > best - 1e-9 && sqrt(own / length) > ratio)) best = cosine > best ? cosine : best, ratio = sqrt(own / length);
+            if (cosine > best + 1e-9 || (cosine > best - 1e-9 && sqrt(own / length) > ratio))
+                best = cosine > best ? cosine : best, ratio = sqrt(own / length);
         }
         *mmcs += best / n_features;
         *ml2r += ratio / n_features;

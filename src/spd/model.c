@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What a forward pass carries from layer to layer: a sum of node * matrix. For a TMS it is one node; the residual stream of a residual MLP is
- * collapsed into its terms, or, without shortcuts, kept as one wide node. */
+/* What a forward pass carries from layer to layer: a sum of node * matrix. For a TMS it is one node; the residual stream of a
+ * residual MLP is collapsed into its terms, or, without shortcuts, kept as one wide node. */
 enum { MAX_TERMS = 2 * PVA_SPD_MAX_MODULES };
 struct stream {
     int n, node[MAX_TERMS], matrix[MAX_TERMS]; /* matrix -1: the node itself */
@@ -14,12 +14,13 @@ struct stream {
 struct builder {
     struct spd_engine *e;
     struct spd_graph *g;
-    int weight[PVA_SPD_MAX_MODULES], v[PVA_SPD_MAX_MODULES], u[PVA_SPD_MAX_MODULES]; /* matrices by layer; v, u: -1 when not decomposed */
-    int module[PVA_SPD_MAX_MODULES];                                                 /* by layer, -1 */
+    int weight[PVA_SPD_MAX_MODULES], v[PVA_SPD_MAX_MODULES],
+        u[PVA_SPD_MAX_MODULES];      /* matrices by layer; v, u: -1 when not decomposed */
+    int module[PVA_SPD_MAX_MODULES]; /* by layer, -1 */
     int embed, readout;
-    int embedded;                     /* node x E, without shortcuts */
+    int embedded;                         /* node x E, without shortcuts */
     int target_node[PVA_SPD_MAX_MODULES]; /* by layer: the target's output of a TMS layer, or a block's pre-activation's relu */
-    int act[PVA_SPD_MAX_MODULES];     /* by block: relu of the target */
+    int act[PVA_SPD_MAX_MODULES];         /* by block: relu of the target */
     struct {
         int in, matrix, out;
     } first[64]; /* products of x alone, shared by all passes */
@@ -40,7 +41,9 @@ static int shared_product(struct builder *b, int in, int matrix) {
     return out;
 }
 
-static int through(struct builder *b, int factor, int matrix) { return factor < 0 ? matrix : spd_graph_product(b->g, factor, matrix); }
+static int through(struct builder *b, int factor, int matrix) {
+    return factor < 0 ? matrix : spd_graph_product(b->g, factor, matrix);
+}
 
 /* The stream times a matrix. The first term is x's (or, dense, the only one). */
 static int stream_read(struct builder *b, const struct stream *s, int matrix, int group) {
@@ -96,7 +99,8 @@ static void add_gate(struct builder *b, int layer, int input) {
     struct spd_engine *e = b->e;
     struct spd_module *m = &e->modules[b->module[layer]];
     const char *type = e->config->sigmoid_type;
-    const enum spd_sigmoid types[] = {SPD_NORMAL, SPD_HARD, SPD_LEAKY_HARD, SPD_UPPER_LEAKY_HARD, SPD_LOWER_LEAKY_HARD, SPD_SWISH_HARD};
+    const enum spd_sigmoid types[] = {SPD_NORMAL,           SPD_HARD,      SPD_LEAKY_HARD, SPD_UPPER_LEAKY_HARD,
+                                      SPD_LOWER_LEAKY_HARD, SPD_SWISH_HARD};
     const char *const names[] = {"normal", "hard", "leaky_hard", "upper_leaky_hard", "lower_leaky_hard", "swish_hard"};
     enum spd_sigmoid lower = SPD_NORMAL;
     for (int i = 0; i < 6; i++)
@@ -142,7 +146,7 @@ static void build_target(struct builder *b) {
 
 struct variant {
     unsigned char replaced[PVA_SPD_MAX_MODULES]; /* by layer */
-    int kind; /* 0: masks are g; 1: drawn; 2: ones */
+    int kind;                                    /* 0: masks are g; 1: drawn; 2: ones */
     int use, group;
 };
 
@@ -171,7 +175,9 @@ static int build_variant(struct builder *b, const struct variant *v) {
         int from_stream = t->residual && l % 2 == 0;
         if (v->replaced[l]) {
             const struct spd_module *m = &b->e->modules[b->module[l]];
-            int inner = !changed ? m->h : from_stream ? stream_read(b, &s, b->v[l], v->group) : spd_graph_matmul(b->g, current, b->v[l], v->group);
+            int inner = !changed      ? m->h
+                        : from_stream ? stream_read(b, &s, b->v[l], v->group)
+                                      : spd_graph_matmul(b->g, current, b->v[l], v->group);
             int weighted = masked(b, v, l, inner);
             changed = 1;
             if (t->residual && !from_stream) stream_add(b, &s, weighted, b->u[l], v->group);
@@ -188,10 +194,13 @@ static int build_variant(struct builder *b, const struct variant *v) {
     return t->residual ? stream_read(b, &s, b->readout, v->group) : relu(b, current, b->e->constants, v->group);
 }
 
-static int add_group(struct builder *b, enum spd_term term, double coeff, double share, int kind, int only, int *use, struct pva_error *err) {
+static int add_group(struct builder *b, enum spd_term term, double coeff, double share, int kind, int only, int *use,
+                     struct pva_error *err) {
     struct spd_engine *e = b->e;
     if (e->n_groups == SPD_MAX_GROUPS)
-        return pva_fail(err, PVA_INPUT, "n_mask_samples times the number of modules asks for more than %d masked networks per step", SPD_MAX_GROUPS);
+        return pva_fail(err, PVA_INPUT,
+                        "n_mask_samples times the number of modules asks for more than %d masked networks per step",
+                        SPD_MAX_GROUPS);
     struct variant v = {.kind = term == SPD_OUT_RECON ? 2 : kind, .use = *use, .group = e->n_groups};
     if (kind == 1) (*use)++;
     for (int l = 0; l < e->target->n_layers; l++) v.replaced[l] = b->module[l] >= 0 && (only < 0 || b->module[l] == only);
@@ -231,8 +240,10 @@ int spd_model_build(struct spd_engine *e, struct pva_error *err) {
     const int n = e->n_modules, S = (int)c->n_mask_samples;
     int use = 0, status = PVA_OK;
     if (!isnan(c->recon)) status = add_group(&b, SPD_RECON, c->recon, 1, 0, -1, &use, err);
-    for (int s = 0; s < S && !status && !isnan(c->stochastic_recon); s++) status = add_group(&b, SPD_STOCHASTIC_RECON, c->stochastic_recon, 1.0 / S, 1, -1, &use, err);
-    for (int i = 0; i < n && !status && !isnan(c->recon_layerwise); i++) status = add_group(&b, SPD_RECON_LAYERWISE, c->recon_layerwise, 1.0 / n, 0, i, &use, err);
+    for (int s = 0; s < S && !status && !isnan(c->stochastic_recon); s++)
+        status = add_group(&b, SPD_STOCHASTIC_RECON, c->stochastic_recon, 1.0 / S, 1, -1, &use, err);
+    for (int i = 0; i < n && !status && !isnan(c->recon_layerwise); i++)
+        status = add_group(&b, SPD_RECON_LAYERWISE, c->recon_layerwise, 1.0 / n, 0, i, &use, err);
     for (int s = 0; s < S && !isnan(c->stochastic_recon_layerwise); s++)
         for (int i = 0; i < n && !status; i++)
             status = add_group(&b, SPD_STOCHASTIC_RECON_LAYERWISE, c->stochastic_recon_layerwise, 1.0 / (n * S), 1, i, &use, err);

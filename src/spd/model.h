@@ -4,7 +4,8 @@
 
 #include "engine.h"
 
-/* e: config, target, kernels, C, shortcuts, gate, modules' paths and slots, params and constants are there. Fills the graph, the nodes, groups, draws. */
+/* e: config, target, kernels, C, shortcuts, gate, modules' paths and slots, params and constants are there. Fills the graph, the
+ * nodes, groups, draws. */
 int spd_model_build(struct spd_engine *e, struct pva_error *err);
 
 #endif

@@ -12,10 +12,10 @@ struct spd_run {
     const struct pva_spd_target *target;
     const struct pva_spd_settings *settings;
     struct spd_engine *engine;
-    int writes;            /* rank 0 */
-    double *since_fired;   /* [n_modules][C]: samples since a component last passed the threshold */
-    double *active;        /* [n_modules][C], scratch */
-    FILE *metrics;         /* metrics.jsonl */
+    int writes;          /* rank 0 */
+    double *since_fired; /* [n_modules][C]: samples since a component last passed the threshold */
+    double *active;      /* [n_modules][C], scratch */
+    FILE *metrics;       /* metrics.jsonl */
     struct pva_spd_events *events;
     double ci_error, ci_error_02; /* of the newest slow evaluation */
 };

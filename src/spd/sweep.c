@@ -1,4 +1,5 @@
-/* A grid of settings: `global:` and one section per experiment, deep-merged (the experiment wins; lists are replaced), every combination. */
+/* A grid of settings: `global:` and one section per experiment, deep-merged (the experiment wins; lists are replaced), every
+ * combination. */
 #include "yaml.h"
 
 #include "pva/spd.h"
@@ -31,10 +32,12 @@ static int flatten(const char *path, const json_t *o, const char *prefix, struct
     json_t *v;
     json_object_foreach((json_t *)o, key, v) {
         char full[200];
-        if (snprintf(full, sizeof full, "%s%s%s", prefix, *prefix ? "." : "", key) >= (int)sizeof full) return pva_fail(err, PVA_INPUT, "%s: %s: the key is too long", path, key);
+        if (snprintf(full, sizeof full, "%s%s%s", prefix, *prefix ? "." : "", key) >= (int)sizeof full)
+            return pva_fail(err, PVA_INPUT, "%s: %s: the key is too long", path, key);
         if (is_leaf(v)) {
             json_t *values = json_object_get(v, "values");
-            if (json_object_size(v) != 1 || !json_is_array(values) || !json_array_size(values)) return pva_fail(err, PVA_INPUT, "%s: %s: expected {values: [...]} with at least one value", path, full);
+            if (json_object_size(v) != 1 || !json_is_array(values) || !json_array_size(values))
+                return pva_fail(err, PVA_INPUT, "%s: %s: expected {values: [...]} with at least one value", path, full);
             if (*n == MAX_AXES) return pva_fail(err, PVA_INPUT, "%s: more than %d settings vary", path, MAX_AXES);
             snprintf(axes[*n].key, sizeof axes[*n].key, "%s", full);
             axes[(*n)++].values = values;
@@ -73,7 +76,8 @@ static int set_dotted(json_t *o, const char *key, json_t *value) {
 }
 
 /* Combination number `index` of the axes, the last varying fastest. */
-static int make_run(const char *path, const struct pva_spd_experiment *x, const struct axis *axes, int n_axes, int64_t index, struct pva_spd_sweep_run *out, struct pva_error *err) {
+static int make_run(const char *path, const struct pva_spd_experiment *x, const struct axis *axes, int n_axes, int64_t index,
+                    struct pva_spd_sweep_run *out, struct pva_error *err) {
     json_t *config, *parameters = json_object();
     char name[1000];
     if (spd_yaml_parse(x->config, x->key, &config, NULL, err)) return json_decref(parameters), err->code;
@@ -97,16 +101,19 @@ static int make_run(const char *path, const struct pva_spd_experiment *x, const 
     out->parameters = json_dumps(parameters, JSON_COMPACT | JSON_REAL_PRECISION(12));
     json_decref(config);
     json_decref(parameters);
-    if (!err->code && (!out->name || !out->experiment || !out->config || !out->parameters)) pva_fail(err, PVA_IO, "out of memory");
+    if (!err->code && (!out->name || !out->experiment || !out->config || !out->parameters))
+        pva_fail(err, PVA_IO, "out of memory");
     if (err->code) return err->code;
     struct pva_spd_config checked;
-    if (at >= sizeof name) return pva_fail(err, PVA_INPUT, "%s: the names of runs would be longer than %zu bytes", path, sizeof name);
+    if (at >= sizeof name)
+        return pva_fail(err, PVA_INPUT, "%s: the names of runs would be longer than %zu bytes", path, sizeof name);
     if (pva_spd_config_parse(out->config, name, NULL, &checked, err)) return err->code;
     pva_spd_config_free(&checked);
     return PVA_OK;
 }
 
-static int expand_one(const char *path, const json_t *grid, const char *key, struct pva_spd_sweep_run **runs, int *n_runs, struct pva_error *err) {
+static int expand_one(const char *path, const json_t *grid, const char *key, struct pva_spd_sweep_run **runs, int *n_runs,
+                      struct pva_error *err) {
     const struct pva_spd_experiment *x;
     struct axis axes[MAX_AXES];
     int n_axes = 0;
@@ -132,7 +139,8 @@ static int expand_one(const char *path, const json_t *grid, const char *key, str
     return err->code;
 }
 
-int pva_spd_sweep_expand(const char *path, const char *const *keys, int n_keys, struct pva_spd_sweep_run **runs, int *n_runs, struct pva_error *err) {
+int pva_spd_sweep_expand(const char *path, const char *const *keys, int n_keys, struct pva_spd_sweep_run **runs, int *n_runs,
+                         struct pva_error *err) {
     json_t *grid;
     const char *section;
     json_t *v;

@@ -37,7 +37,8 @@ int spd_recipe_find(const char *key, const struct spd_recipe **out, struct pva_e
 
 static float *numbers(size_t n) { return calloc(n ? n : 1, sizeof(float)); }
 
-int spd_target_shape(int residual, int n_features, int n_hidden, int n_extra, int n_embed, struct pva_spd_target *t, struct pva_error *err) {
+int spd_target_shape(int residual, int n_features, int n_hidden, int n_extra, int n_embed, struct pva_spd_target *t,
+                     struct pva_error *err) {
     memset(t, 0, sizeof *t);
     t->residual = residual;
     t->n_features = n_features;
@@ -46,8 +47,11 @@ int spd_target_shape(int residual, int n_features, int n_hidden, int n_extra, in
     t->n_blocks = residual ? n_extra : 0;
     t->tied = !residual;
     t->n_layers = residual ? 2 * n_extra : 2 + n_extra;
-    if (t->n_layers > PVA_SPD_MAX_MODULES || n_features < 1 || n_features > 512 || n_hidden < 1 || n_hidden > 4096 || n_extra < residual || (residual && n_embed < 1) || n_embed > 65536)
-        return pva_fail(err, PVA_INPUT, "a target with %d features, %d hidden dimensions and %d layers is beyond what is supported", n_features, n_hidden, t->n_layers);
+    if (t->n_layers > PVA_SPD_MAX_MODULES || n_features < 1 || n_features > 512 || n_hidden < 1 || n_hidden > 4096 ||
+        n_extra < residual || (residual && n_embed < 1) || n_embed > 65536)
+        return pva_fail(err, PVA_INPUT,
+                        "a target with %d features, %d hidden dimensions and %d layers is beyond what is supported", n_features,
+                        n_hidden, t->n_layers);
     int ok = 1;
     for (int i = 0; i < t->n_layers; i++) {
         struct pva_spd_layer *l = &t->layers[i];
@@ -85,7 +89,8 @@ void pva_spd_target_free(struct pva_spd_target *t) {
     memset(t, 0, sizeof *t);
 }
 
-int pva_spd_target_random(int residual, int n_features, int n_hidden, int n_extra, int n_embed, int64_t seed, struct pva_spd_target *t, struct pva_error *err) {
+int pva_spd_target_random(int residual, int n_features, int n_hidden, int n_extra, int n_embed, int64_t seed,
+                          struct pva_spd_target *t, struct pva_error *err) {
     if (spd_target_shape(residual, n_features, n_hidden, n_extra, n_embed, t, err)) return err->code;
     spd_target_initialise(t, seed, 0);
     return PVA_OK;
@@ -139,7 +144,8 @@ static int write_tensors(const struct pva_spd_target *t, const char *path, struc
         if (!copy) status = pva_fail(err, PVA_IO, "%s: out of memory", path);
         for (int r = 0; copy && r < e[i].n_rows; r++)
             for (int c = 0; c < (e[i].n_cols ? e[i].n_cols : 1); c++)
-                copy[e[i].transposed ? c * e[i].n_rows + r : r * (e[i].n_cols ? e[i].n_cols : 1) + c] = e[i].data[r * (e[i].n_cols ? e[i].n_cols : 1) + c];
+                copy[e[i].transposed ? c * e[i].n_rows + r : r * (e[i].n_cols ? e[i].n_cols : 1) + c] =
+                    e[i].data[r * (e[i].n_cols ? e[i].n_cols : 1) + c];
         if (!status) status = pva_tensorfile_append(w, copy, entry_count(&e[i]) * sizeof *copy, err);
         free(copy);
     }
@@ -176,9 +182,10 @@ int pva_spd_target_save(const struct pva_spd_target *t, const char *directory, s
     if (spd_make_directory(directory, err)) return err->code;
     snprintf(path, sizeof path, "%.4000s/target.safetensors", directory);
     if (write_tensors(t, path, err)) return err->code;
-    json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:b, s:I, s:f}", "model", t->residual ? "resid_mlp" : "tms", "recipe", t->recipe, "n_features", t->n_features, "n_hidden",
-                          t->n_hidden, "n_embed", t->n_embed, t->residual ? "n_blocks" : "n_hidden_layers", t->residual ? t->n_blocks : t->n_layers - 2, "tied", t->tied, "seed",
-                          (json_int_t)t->seed, "loss", t->loss);
+    json_t *o = json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:b, s:I, s:f}", "model", t->residual ? "resid_mlp" : "tms", "recipe",
+                          t->recipe, "n_features", t->n_features, "n_hidden", t->n_hidden, "n_embed", t->n_embed,
+                          t->residual ? "n_blocks" : "n_hidden_layers", t->residual ? t->n_blocks : t->n_layers - 2, "tied",
+                          t->tied, "seed", (json_int_t)t->seed, "loss", t->loss);
     char *text = o ? spd_yaml_print(o) : NULL;
     json_decref(o);
     if (!text) return pva_fail(err, PVA_IO, "%s: out of memory", directory);
@@ -197,7 +204,8 @@ static int read_config(const char *path, struct pva_spd_target *t, struct pva_er
         status = spd_yaml_fail(lines, path, "model", err, "expected tms or resid_mlp");
     } else {
 #define N(key) (int)json_integer_value(json_object_get(o, key))
-        status = spd_target_shape(residual, N("n_features"), N("n_hidden"), residual ? N("n_blocks") : N("n_hidden_layers"), N("n_embed"), t, err);
+        status = spd_target_shape(residual, N("n_features"), N("n_hidden"), residual ? N("n_blocks") : N("n_hidden_layers"),
+                                  N("n_embed"), t, err);
 #undef N
         if (status) pva_error_prefix(err, "%s", path);
         else {
@@ -238,7 +246,8 @@ int pva_spd_target_load(const char *directory, struct pva_spd_target *t, struct 
         for (int r = 0; r < e[i].n_rows; r++)
             for (int c = 0; c < cols; c++) e[i].data[r * cols + c] = copy[e[i].transposed ? c * e[i].n_rows + r : r * cols + c];
         for (size_t j = 0; j < entry_count(&e[i]) && !status; j++)
-            if (!isfinite(copy[j])) status = pva_fail(err, PVA_INPUT, "%s: tensor %s holds a number that is not finite", path, e[i].name);
+            if (!isfinite(copy[j]))
+                status = pva_fail(err, PVA_INPUT, "%s: tensor %s holds a number that is not finite", path, e[i].name);
         free(copy);
     }
     if (file) pva_tensorfile_close(&file);
@@ -246,7 +255,10 @@ int pva_spd_target_load(const char *directory, struct pva_spd_target *t, struct 
         for (int i = 0; i < t->n_features && !status; i++)
             for (int h = 0; h < t->n_hidden && !status; h++)
                 if (t->layers[0].weight[i * t->n_hidden + h] != t->layers[t->n_layers - 1].weight[h * t->n_features + i])
-                    status = pva_fail(err, PVA_INPUT, "%s: linear2.weight is not the transpose of linear1.weight, as \"tied\" in target_config.yaml says", path);
+                    status = pva_fail(
+                        err, PVA_INPUT,
+                        "%s: linear2.weight is not the transpose of linear1.weight, as \"tied\" in target_config.yaml says",
+                        path);
     if (status) pva_spd_target_free(t);
     return status;
 }

@@ -15,8 +15,10 @@ struct spd_recipe {
 int spd_recipe_find(const char *key, const struct spd_recipe **out, struct pva_error *err);
 
 /* Zeroed weights of the given shape. n_extra: identity layers of a TMS, or blocks of a residual MLP. */
-int spd_target_shape(int residual, int n_features, int n_hidden, int n_extra, int n_embed, struct pva_spd_target *t, struct pva_error *err);
-/* torch.nn.Linear's default: uniform within 1 / sqrt(fan in); identity layers are the identity; embeddings are random rows of length one. */
+int spd_target_shape(int residual, int n_features, int n_hidden, int n_extra, int n_embed, struct pva_spd_target *t,
+                     struct pva_error *err);
+/* torch.nn.Linear's default: uniform within 1 / sqrt(fan in); identity layers are the identity; embeddings are random rows of
+ * length one. */
 void spd_target_initialise(struct pva_spd_target *t, int64_t seed, int zero_bias);
 
 /* cos(pi/2 t / (T - 1)) and the rest, with linear warm-up. */

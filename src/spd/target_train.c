@@ -52,7 +52,8 @@ void spd_target_initialise(struct pva_spd_target *t, int64_t seed, int zero_bias
         double *row = d + (size_t)i * (size_t)t->n_embed, norm = 0;
         for (int j = 0; j < t->n_embed; j++) norm += row[j] * row[j];
         norm = sqrt(norm);
-        for (int j = 0; j < t->n_embed; j++) t->embed[(size_t)i * (size_t)t->n_embed + j] = t->readout[(size_t)j * (size_t)f + i] = (float)(row[j] / norm);
+        for (int j = 0; j < t->n_embed; j++)
+            t->embed[(size_t)i * (size_t)t->n_embed + j] = t->readout[(size_t)j * (size_t)f + i] = (float)(row[j] / norm);
         t->label_coeffs[i] = 1; /* trivial coefficients */
     }
     free(d);
@@ -93,7 +94,8 @@ static void build(struct trainer *tr, int threads) {
     tr->params = reals(n), tr->m = reals(n), tr->v = reals(n);
     for (int i = 0; i < t->n_layers; i++)
         if (t->residual || i == 0 || i == t->n_layers - 1)
-            for (size_t j = 0; j < (size_t)t->layers[i].n_in * (size_t)t->layers[i].n_out; j++) tr->params[tr->at[i] + j] = t->layers[i].weight[j];
+            for (size_t j = 0; j < (size_t)t->layers[i].n_in * (size_t)t->layers[i].n_out; j++)
+                tr->params[tr->at[i] + j] = t->layers[i].weight[j];
     tr->x = spd_graph_node(g, t->n_features, 0);
     if (!t->residual) {
         for (int f = 0; f < t->n_features; f++) tr->params[tr->bias_at + (size_t)f] = t->bias[f];
@@ -109,13 +111,15 @@ static void build(struct trainer *tr, int threads) {
         size_t e = (size_t)t->n_features * (size_t)t->n_embed;
         tr->constants = reals(2 * e);
         for (size_t i = 0; i < e; i++) tr->constants[i] = t->embed[i], tr->constants[e + i] = t->readout[i];
-        int embed = spd_graph_matrix(g, t->n_features, t->n_embed, tr->constants, -1), readout = spd_graph_matrix(g, t->n_embed, t->n_features, tr->constants + e, -1);
+        int embed = spd_graph_matrix(g, t->n_features, t->n_embed, tr->constants, -1),
+            readout = spd_graph_matrix(g, t->n_embed, t->n_features, tr->constants + e, -1);
         int acts[PVA_SPD_MAX_MODULES], outs[PVA_SPD_MAX_MODULES];
         for (int b = 0; b <= t->n_blocks; b++) { /* the last round reads the stream out */
             int in = readout;
             if (b < t->n_blocks) {
                 in = spd_graph_matrix(g, t->n_embed, t->n_hidden, tr->params + tr->at[2 * b], (ptrdiff_t)tr->at[2 * b]);
-                outs[b] = spd_graph_matrix(g, t->n_hidden, t->n_embed, tr->params + tr->at[2 * b + 1], (ptrdiff_t)tr->at[2 * b + 1]);
+                outs[b] =
+                    spd_graph_matrix(g, t->n_hidden, t->n_embed, tr->params + tr->at[2 * b + 1], (ptrdiff_t)tr->at[2 * b + 1]);
             }
             int sum = spd_graph_node(g, g->matrices[in].n_out, 1);
             spd_graph_op(g, SPD_MATMUL, tr->x, sum, -1)->matrix = spd_graph_product(g, embed, in);
@@ -145,7 +149,8 @@ static void share(struct trainer *tr, int64_t step, int s, real *arena) {
     for (int first = (int)((int64_t)batch * s / SHARES); first < end; first += CHUNK) {
         int n = end - first < CHUNK ? end - first : CHUNK, padded = spd_padded(n);
         real *x = spd_value(g, arena, tr->x), *y = spd_value(g, arena, tr->y), *dy = spd_gradient(g, arena, tr->y);
-        spd_data_fill(&tr->data, tr->kernels, (uint64_t)tr->t->seed, (uint32_t)step, SPD_DRAW_TRAIN, (uint32_t)first, n, CHUNK, x);
+        spd_data_fill(&tr->data, tr->kernels, (uint64_t)tr->t->seed, (uint32_t)step, SPD_DRAW_TRAIN, (uint32_t)first, n, CHUNK,
+                      x);
         spd_graph_forward(g, tr->kernels, arena, padded, on);
         spd_graph_clear(g, arena);
         for (int i = 0; i < CHUNK; i++) ones[i] = i < n;
@@ -154,7 +159,8 @@ static void share(struct trainer *tr, int64_t step, int s, real *arena) {
                 real v = x[i * CHUNK + c], scaled = tr->t->residual ? (real)tr->t->label_coeffs[i] * v : 0;
                 label[c] = tr->t->residual ? v + (scaled > 0 ? scaled : 0) : v < 0 ? -v : v;
             }
-            tr->kernels->squares(padded, y + i * CHUNK, label, ones, (real)(2.0 / ((double)batch * f)), dy + i * CHUNK, &tr->loss[s]);
+            tr->kernels->squares(padded, y + i * CHUNK, label, ones, (real)(2.0 / ((double)batch * f)), dy + i * CHUNK,
+                                 &tr->loss[s]);
         }
         spd_graph_backward(g, tr->kernels, arena, padded, on, grad);
     }
@@ -183,7 +189,13 @@ static double run_step(struct trainer *tr, int64_t step, int threads) {
     }
     spd_graph_return_products(g, tr->kernels, tr->grads, 0, 1);
     double scale = tr->recipe->cosine ? spd_schedule("cosine", 0, 0, step, tr->recipe->steps) : 1;
-    struct spd_adam a = {(real)(tr->recipe->lr * scale), (real)0.9, (real)0.999, (real)1e-8, (real)0.01, (real)(1 - pow(0.9, (double)step + 1)), (real)(1 - pow(0.999, (double)step + 1))};
+    struct spd_adam a = {(real)(tr->recipe->lr * scale),
+                         (real)0.9,
+                         (real)0.999,
+                         (real)1e-8,
+                         (real)0.01,
+                         (real)(1 - pow(0.9, (double)step + 1)),
+                         (real)(1 - pow(0.999, (double)step + 1))};
     if (t->tied) { /* two parameters over one storage: both updates in turn */
         size_t second = tr->at[t->n_layers - 1], n = (size_t)t->n_features * (size_t)t->n_hidden;
         tr->kernels->adam(n, &a, tr->grads, tr->m, tr->v, tr->params);
@@ -200,19 +212,24 @@ static int is_good(const struct pva_spd_target *t) {
     if (t->residual) return 1;
     for (int f = 0; f < t->n_features; f++) {
         double norm = 0;
-        for (int h = 0; h < t->n_hidden; h++) norm += (double)t->layers[0].weight[f * t->n_hidden + h] * (double)t->layers[0].weight[f * t->n_hidden + h];
+        for (int h = 0; h < t->n_hidden; h++)
+            norm += (double)t->layers[0].weight[f * t->n_hidden + h] * (double)t->layers[0].weight[f * t->n_hidden + h];
         if (!(sqrt(norm) > 0.5)) return 0;
     }
     return 1;
 }
 
-static int train_once(const struct spd_recipe *r, int64_t seed, int threads, int (*progress)(void *user, int64_t step, int64_t steps, double loss), void *user,
-                      struct pva_spd_target *t, struct pva_error *err) {
+static int train_once(const struct spd_recipe *r, int64_t seed, int threads,
+                      int (*progress)(void *user, int64_t step, int64_t steps, double loss), void *user, struct pva_spd_target *t,
+                      struct pva_error *err) {
     if (spd_target_shape(r->residual, r->n_features, r->n_hidden, r->n_extra, r->n_embed, t, err)) return err->code;
     spd_target_initialise(t, seed, r->zero_bias);
     snprintf(t->recipe, sizeof t->recipe, "%s", r->key);
     struct trainer tr = {.t = t, .recipe = r, .kernels = spd_kernels_best()};
-    tr.data = (struct spd_data){.n_features = t->n_features, .probability = (real)r->probability, .low = r->residual ? -1 : 0, .high = 1};
+    tr.data = (struct spd_data){.n_features = t->n_features,
+                                .probability = (real)r->probability,
+                                .low = r->residual ? -1 : 0,
+                                .high = 1};
     build(&tr, threads);
     int status = PVA_OK;
     double mean = 0;
@@ -224,7 +241,8 @@ static int train_once(const struct spd_recipe *r, int64_t seed, int threads, int
     t->loss = mean;
     for (int i = 0; i < t->n_layers; i++)
         if (t->residual || i == 0 || i == t->n_layers - 1)
-            for (size_t j = 0; j < (size_t)t->layers[i].n_in * (size_t)t->layers[i].n_out; j++) t->layers[i].weight[j] = (float)tr.params[tr.at[i] + j];
+            for (size_t j = 0; j < (size_t)t->layers[i].n_in * (size_t)t->layers[i].n_out; j++)
+                t->layers[i].weight[j] = (float)tr.params[tr.at[i] + j];
     if (!t->residual)
         for (int f = 0; f < t->n_features; f++) t->bias[f] = (float)tr.params[tr.bias_at + (size_t)f];
     free(tr.params);
@@ -241,7 +259,8 @@ static int train_once(const struct spd_recipe *r, int64_t seed, int threads, int
     return status;
 }
 
-int pva_spd_target_train(const char *key, int64_t seed, int threads, int (*progress)(void *user, int64_t step, int64_t steps, double loss), void *user,
+int pva_spd_target_train(const char *key, int64_t seed, int threads,
+                         int (*progress)(void *user, int64_t step, int64_t steps, double loss), void *user,
                          struct pva_spd_target *out, struct pva_error *err) {
     const struct spd_recipe *r;
     memset(out, 0, sizeof *out);
@@ -253,5 +272,6 @@ int pva_spd_target_train(const char *key, int64_t seed, int threads, int (*progr
         if (is_good(out)) return PVA_OK;
         pva_spd_target_free(out);
     }
-    return pva_fail(err, PVA_CHECK, "target %s: none of the seeds %lld to %lld represents every feature", key, (long long)seed, (long long)seed + MOST_TRIES - 1);
+    return pva_fail(err, PVA_CHECK, "target %s: none of the seeds %lld to %lld represents every feature", key, (long long)seed,
+                    (long long)seed + MOST_TRIES - 1);
 }

@@ -35,7 +35,8 @@ int spd_run_log(struct spd_run *r, int64_t step, const char *prefix, json_t *val
         snprintf(tag, sizeof tag, "%.40s%.200s", prefix, key);
         if (r->writes && !status) status = pva_spd_events_scalar(r->events, time, step, tag, (float)x, err);
     }
-    if (r->writes && !status && (json_dumpf(line, r->metrics, JSON_REAL_PRECISION(9)) || fputc('\n', r->metrics) == EOF)) status = pva_fail(err, PVA_IO, "metrics.jsonl: %s", strerror(errno));
+    if (r->writes && !status && (json_dumpf(line, r->metrics, JSON_REAL_PRECISION(9)) || fputc('\n', r->metrics) == EOF))
+        status = pva_fail(err, PVA_IO, "metrics.jsonl: %s", strerror(errno));
     json_decref(line);
     json_decref(values);
     return status;
@@ -64,24 +65,36 @@ static int compute(struct spd_run *r, int64_t step, int report, struct step *out
     out->p = annealed_p(c, step);
     out->lr = c->lr * spd_schedule(c->lr_schedule, c->lr_halflife, c->lr_warmup, step, c->steps);
     out->sums.active = r->active;
-    /* Gradient accumulation splits a batch only to save memory; here a batch never lies in memory whole, and the mean of the parts' means is the mean. */
-    struct spd_pass p = {.seed = (uint64_t)c->seed, .step = (uint32_t)step, .stream = SPD_DRAW_TRAIN, .batch = (int)c->batch_size, .p = out->p, .gradients = 1, .report = report};
+    /* Gradient accumulation splits a batch only to save memory; here a batch never lies in memory whole, and the mean of the
+     * parts' means is the mean. */
+    struct spd_pass p = {.seed = (uint64_t)c->seed,
+                         .step = (uint32_t)step,
+                         .stream = SPD_DRAW_TRAIN,
+                         .batch = (int)c->batch_size,
+                         .p = out->p,
+                         .gradients = 1,
+                         .report = report};
     if (spd_engine_pass(r->engine, &p, r->settings->ranks, &out->sums, err)) return err->code;
     out->faithfulness = spd_engine_weights_loss(r->engine, 1);
-    const double coeffs[SPD_N_TERMS] = {c->recon, c->stochastic_recon, c->recon_layerwise, c->stochastic_recon_layerwise, c->out_recon};
-    out->total = (isnan(c->faithfulness) ? 0 : c->faithfulness) * out->faithfulness + c->importance_minimality * importance_sum(r, &out->sums);
+    const double coeffs[SPD_N_TERMS] = {c->recon, c->stochastic_recon, c->recon_layerwise, c->stochastic_recon_layerwise,
+                                        c->out_recon};
+    out->total = (isnan(c->faithfulness) ? 0 : c->faithfulness) * out->faithfulness +
+                 c->importance_minimality * importance_sum(r, &out->sums);
     for (int i = 0; i < SPD_N_TERMS; i++)
         if (!isnan(coeffs[i])) out->total += coeffs[i] * out->sums.terms[i];
     if (!isnan(c->schatten)) out->total += c->schatten * out->sums.schatten;
-    for (int i = 0; i < r->engine->n_modules * r->engine->C; i++) r->since_fired[i] = r->active[i] > 0 ? 0 : r->since_fired[i] + (double)c->batch_size;
+    for (int i = 0; i < r->engine->n_modules * r->engine->C; i++)
+        r->since_fired[i] = r->active[i] > 0 ? 0 : r->since_fired[i] + (double)c->batch_size;
     if (isfinite(out->total)) return PVA_OK;
     return pva_fail(err, PVA_CHECK, "step %lld: the loss is no longer a finite number; a smaller lr may help", (long long)step);
 }
 
 static int log_step(struct spd_run *r, int64_t step, const struct step *s, struct pva_error *err) {
     const struct pva_spd_config *c = r->config;
-    const char *const names[SPD_N_TERMS] = {"recon", "stochastic_recon", "recon_layerwise", "stochastic_recon_layerwise", "output_recon"};
-    const double coeffs[SPD_N_TERMS] = {c->recon, c->stochastic_recon, c->recon_layerwise, c->stochastic_recon_layerwise, c->out_recon};
+    const char *const names[SPD_N_TERMS] = {"recon", "stochastic_recon", "recon_layerwise", "stochastic_recon_layerwise",
+                                            "output_recon"};
+    const double coeffs[SPD_N_TERMS] = {c->recon, c->stochastic_recon, c->recon_layerwise, c->stochastic_recon_layerwise,
+                                        c->out_recon};
     json_t *o = json_object();
     char key[200];
     if (!isnan(c->faithfulness)) json_object_set_new(o, "train/loss/faithfulness", json_real(s->faithfulness));
@@ -119,7 +132,8 @@ static double gradient_norm(const struct spd_engine *e) {
 /* 1 when any rank was asked to stop. */
 static int wants_stop(struct spd_run *r, int64_t step, double loss, struct pva_error *err) {
     const struct pva_spd_settings *s = r->settings;
-    int32_t stop = s->progress && s->progress(s->user, step, r->config->steps, loss, r->ci_error), all[SPD_SHARES] = {0}, any = stop;
+    int32_t stop = s->progress && s->progress(s->user, step, r->config->steps, loss, r->ci_error), all[SPD_SHARES] = {0},
+            any = stop;
     if (!s->ranks || s->ranks->size == 1) return stop;
     if (s->ranks->gather(s->ranks->user, &stop, sizeof stop, all, err)) return 1;
     for (int i = 0; i < s->ranks->size; i++) any |= all[i];
@@ -149,14 +163,19 @@ static int finish(struct spd_run *r, const struct step *last, struct pva_spd_res
         const struct spd_module *m = &e->modules[i];
         int is_first = m->layer == 0;
         if (!is_first && m->layer != r->target->n_layers - 1) continue; /* features live in the first and the last matrix */
-        float *w = malloc((size_t)F * (size_t)H * sizeof *w), *v = malloc((size_t)F * (size_t)C * sizeof *v), *u = malloc((size_t)C * (size_t)H * sizeof *u);
+        float *w = malloc((size_t)F * (size_t)H * sizeof *w), *v = malloc((size_t)F * (size_t)C * sizeof *v),
+              *u = malloc((size_t)C * (size_t)H * sizeof *u);
         if (!w || !v || !u) status = pva_fail(err, PVA_IO, "out of memory");
         for (int f = 0; f < F && !status; f++) {
-            for (int h = 0; h < H; h++) w[f * H + h] = is_first ? r->target->layers[m->layer].weight[f * H + h] : r->target->layers[m->layer].weight[h * F + f];
-            for (int c = 0; c < C; c++) v[f * C + c] = (float)(is_first ? e->params[m->v + (size_t)(f * C + c)] : e->params[m->u + (size_t)(c * F + f)]);
+            for (int h = 0; h < H; h++)
+                w[f * H + h] =
+                    is_first ? r->target->layers[m->layer].weight[f * H + h] : r->target->layers[m->layer].weight[h * F + f];
+            for (int c = 0; c < C; c++)
+                v[f * C + c] = (float)(is_first ? e->params[m->v + (size_t)(f * C + c)] : e->params[m->u + (size_t)(c * F + f)]);
         }
         for (int c = 0; c < C && !status; c++)
-            for (int h = 0; h < H; h++) u[c * H + h] = (float)(is_first ? e->params[m->u + (size_t)(c * H + h)] : e->params[m->v + (size_t)(h * C + c)]);
+            for (int h = 0; h < H; h++)
+                u[c * H + h] = (float)(is_first ? e->params[m->u + (size_t)(c * H + h)] : e->params[m->v + (size_t)(h * C + c)]);
         double mmcs, ml2r;
         if (!status) {
             pva_spd_similarity(F, H, C, w, v, u, &mmcs, &ml2r);
@@ -168,8 +187,8 @@ static int finish(struct spd_run *r, const struct step *last, struct pva_spd_res
     return status;
 }
 
-/* Steps are short: on a busy machine waiting for a second thread costs more than it computes. Now and then a few steps are timed with one thread and
- * with all, and the faster way is kept; the result is the same. */
+/* Steps are short: on a busy machine waiting for a second thread costs more than it computes. Now and then a few steps are timed
+ * with one thread and with all, and the faster way is kept; the result is the same. */
 enum { PROBE_EVERY = 512, PROBE_STEPS = 8 };
 struct probe {
     double began, alone;
@@ -197,7 +216,9 @@ static int train(struct spd_run *r, int64_t first, struct pva_spd_result *out, s
         const int last = step == c->steps, log = step % c->train_log_freq == 0;
         if (wants_stop(r, step, s.total, err)) {
             if (!err->code) status = spd_checkpoint_write(r, step, err);
-            if (!err->code) pva_fail(err, PVA_STOPPED, "stopped before step %lld of %lld; the same command goes on", (long long)step, (long long)c->steps);
+            if (!err->code)
+                pva_fail(err, PVA_STOPPED, "stopped before step %lld of %lld; the same command goes on", (long long)step,
+                         (long long)c->steps);
             return err->code;
         }
         choose_threads(r->engine, step, &probe);
@@ -228,13 +249,15 @@ static int open_logs(struct spd_run *r, int append, struct pva_error *err) {
     if (!r->writes) return PVA_OK;
     r->metrics = fopen(spd_run_path(r, "metrics.jsonl", path), append ? "ab" : "wb");
     if (!r->metrics) return pva_fail(err, PVA_IO, "%s: %s", path, strerror(errno));
-    return pva_spd_events_open(spd_run_path(r, "events.out.tfevents.0.spd-run", path), append, now(CLOCK_REALTIME), &r->events, err);
+    return pva_spd_events_open(spd_run_path(r, "events.out.tfevents.0.spd-run", path), append, now(CLOCK_REALTIME), &r->events,
+                               err);
 }
 
 static int write_settings(const struct spd_run *r, struct pva_error *err) {
     char path[4096];
     if (!r->writes) return PVA_OK;
-    if (spd_make_directory(spd_run_path(r, "figures", path), err) || pva_spd_target_save(r->target, r->settings->directory, err)) return err->code;
+    if (spd_make_directory(spd_run_path(r, "figures", path), err) || pva_spd_target_save(r->target, r->settings->directory, err))
+        return err->code;
     char *text = pva_spd_config_print(r->config);
     if (!text) return pva_fail(err, PVA_IO, "out of memory");
     int status = spd_write_text(spd_run_path(r, "final_config.yaml", path), text, err);
@@ -242,12 +265,16 @@ static int write_settings(const struct spd_run *r, struct pva_error *err) {
     return status;
 }
 
-int pva_spd_decompose(const struct pva_spd_config *c, const struct pva_spd_target *t, const struct pva_spd_settings *s, struct pva_spd_result *out, struct pva_error *err) {
-    struct spd_run r = {.config = c, .target = t, .settings = s, .writes = !s->ranks || s->ranks->rank == 0, .ci_error = NAN, .ci_error_02 = NAN};
+int pva_spd_decompose(const struct pva_spd_config *c, const struct pva_spd_target *t, const struct pva_spd_settings *s,
+                      struct pva_spd_result *out, struct pva_error *err) {
+    struct spd_run r = {
+        .config = c, .target = t, .settings = s, .writes = !s->ranks || s->ranks->rank == 0, .ci_error = NAN, .ci_error_02 = NAN};
     double start = now(CLOCK_MONOTONIC);
     int64_t first = 0;
     memset(out, 0, sizeof *out);
-    if (s->ranks && (s->ranks->size < 1 || SPD_SHARES % s->ranks->size)) return pva_fail(err, PVA_USAGE, "%d ranks: a batch is cut into %d shares, so 1, 2, 4 or 8 ranks can work on it", s->ranks->size, SPD_SHARES);
+    if (s->ranks && (s->ranks->size < 1 || SPD_SHARES % s->ranks->size))
+        return pva_fail(err, PVA_USAGE, "%d ranks: a batch is cut into %d shares, so 1, 2, 4 or 8 ranks can work on it",
+                        s->ranks->size, SPD_SHARES);
     int status = spd_engine_create(c, t, s->threads, !s->no_shortcuts, &r.engine, err);
     if (status) return status;
     size_t n = (size_t)r.engine->n_modules * (size_t)r.engine->C;

@@ -21,10 +21,13 @@ static int next(struct reader *r) {
     if (r->has_event) yaml_event_delete(&r->event);
     r->has_event = yaml_parser_parse(&r->parser, &r->event);
     if (r->has_event) return PVA_OK;
-    return pva_fail(r->err, PVA_INPUT, "%s:%zu: not valid YAML: %s", r->name, r->parser.problem_mark.line + 1, r->parser.problem ? r->parser.problem : "unreadable");
+    return pva_fail(r->err, PVA_INPUT, "%s:%zu: not valid YAML: %s", r->name, r->parser.problem_mark.line + 1,
+                    r->parser.problem ? r->parser.problem : "unreadable");
 }
 
-static int wrong(struct reader *r, const char *what) { return pva_fail(r->err, PVA_INPUT, "%s:%zu: %s", r->name, r->event.start_mark.line + 1, what); }
+static int wrong(struct reader *r, const char *what) {
+    return pva_fail(r->err, PVA_INPUT, "%s:%zu: %s", r->name, r->event.start_mark.line + 1, what);
+}
 
 static int among(const char *text, const char *list) { /* list: words, each followed by a blank */
     size_t n = strlen(text);
@@ -83,7 +86,8 @@ static int value(struct reader *r, const char *path, int depth, json_t **out) {
     while (!(status = next(r)) && e->type != YAML_MAPPING_END_EVENT) {
         if (e->type != YAML_SCALAR_EVENT) return wrong(r, "a key is expected");
         char key[200], inner[512];
-        if (e->data.scalar.length >= sizeof key || memchr(e->data.scalar.value, 0, e->data.scalar.length)) return wrong(r, "this key is too long");
+        if (e->data.scalar.length >= sizeof key || memchr(e->data.scalar.value, 0, e->data.scalar.length))
+            return wrong(r, "this key is too long");
         snprintf(key, sizeof key, "%s", (const char *)e->data.scalar.value);
         snprintf(inner, sizeof inner, "%.250s%s%s", path, *path ? "." : "", key);
         if (json_object_get(*out, key)) return wrong(r, "this key stands twice");
@@ -139,7 +143,8 @@ int spd_yaml_read(const char *path, json_t **out, json_t **lines, struct pva_err
 
 static int needs_quotes(const char *text) {
     if (!*text || strspn(text, "+-.0123456789eE_") == strlen(text)) return 1;
-    if (among(text, "~ null Null NULL true True TRUE false False FALSE yes no on off y n Yes No On Off YES NO ON OFF Y N ")) return 1;
+    if (among(text, "~ null Null NULL true True TRUE false False FALSE yes no on off y n Yes No On Off YES NO ON OFF Y N "))
+        return 1;
     if (strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-./") != strlen(text)) return 1;
     return strchr("-.?", text[0]) != NULL;
 }
