@@ -113,7 +113,7 @@ static void write_script(FILE *out, const struct pva_figure *f) {
     fprintf(out, "set terminal svg size %d,%d dynamic noenhanced font \"sans-serif,14\" background \"#ffffff00\"\n", f->width ? f->width : 540,
             f->height ? f->height : 350);
     fputs("set encoding utf8\nset border 3\nset tics nomirror out\nset grid lc rgb \"#8a8f98\" lw 0.3\nset boxwidth 0.8 relative\nset samples 2\n", out);
-    if (keyed) fputs("set key outside below horizontal\n", out);
+    if (keyed) fputs("set key outside above horizontal width -2 samplen 2\n", out);
     else fputs("unset key\n", out);
     if (f->title) fputs("set title ", out), text(out, f->title), fputc('\n', out);
     if (f->x_label) fputs("set xlabel ", out), text(out, f->x_label), fputc('\n', out);

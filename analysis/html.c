@@ -14,6 +14,7 @@ struct pva_html {
     FILE *out; /* the body, in memory: the list of contents comes before it */
     char *body;
     size_t n_body;
+    size_t lead; /* where in the body the summary begins; 0: there is none */
     int n_sections;
     struct {
         char id[60], title[160];
@@ -73,6 +74,7 @@ static void write_page(FILE *out, const struct pva_html *h) {
     fprintf(out, "</title>\n<style>\n%s</style>\n</head>\n<body>\n<main>\n<h1>", style);
     escape(out, h->title);
     fputs("</h1>\n", out);
+    if (h->lead) fwrite(h->body + h->lead, 1, h->n_body - h->lead, out);
     if (h->n_sections > 1) {
         fputs("<nav aria-label=\"Contents\"><ul>\n", out);
         for (int i = 0; i < h->n_sections; i++) {
@@ -82,7 +84,8 @@ static void write_page(FILE *out, const struct pva_html *h) {
         }
         fputs("</ul></nav>\n", out);
     }
-    fwrite(h->body, 1, h->n_body, out);
+    size_t sections = h->lead ? h->lead : h->n_body;
+    fwrite(h->body, 1, sections, out);
     fputs("</main>\n</body>\n</html>\n", out);
 }
 
@@ -117,6 +120,10 @@ void pva_html_section(struct pva_html *h, const char *id, const char *title) {
     fprintf(h->out, "<h2 id=\"%s\">", id);
     escape(h->out, title);
     fputs("</h2>\n", h->out);
+}
+
+void pva_html_lead(struct pva_html *h) {
+    if (!fflush(h->out)) h->lead = h->n_body;
 }
 
 void pva_html_heading(struct pva_html *h, const char *title) {

@@ -9,31 +9,39 @@
 #include <stdint.h>
 
 #ifdef PVA_SIMT
-#include <vector>
+#include <stdio.h>
 
+/* Copies on their way, oldest first, of each thread. */
 struct simt_copy {
     void *to;
     const void *from;
     int bytes, group;
 };
-inline std::vector<simt_copy> simt_copies[1024];
-inline int simt_group[1024];
+struct simt_queue {
+    simt_copy copies[128];
+    int n, group;
+};
+inline simt_queue simt_queues[1024];
 
 static inline void copy_async(void *to, const void *from, int bytes) {
-    simt_copies[threadIdx.x].push_back({to, from, bytes, simt_group[threadIdx.x]});
+    simt_queue &q = simt_queues[threadIdx.x];
+    if (((uintptr_t)to | (uintptr_t)from) % 16 || q.n == 128) {
+        fprintf(stderr, "runtime error: copy_async at an address not aligned to 16 bytes, or more than 128 copies on their way\n");
+        abort();
+    }
+    q.copies[q.n++] = {to, from, bytes, q.group};
 }
-static inline void copy_commit() { simt_group[threadIdx.x]++; }
+static inline void copy_commit() { simt_queues[threadIdx.x].group++; }
 template <int PENDING> static inline void copy_wait() {
-    std::vector<simt_copy> &mine = simt_copies[threadIdx.x], later;
-    for (const simt_copy &c : mine) {
-        if (c.group >= simt_group[threadIdx.x] - PENDING) {
-            later.push_back(c);
-            continue;
-        }
+    simt_queue &q = simt_queues[threadIdx.x];
+    int done = 0;
+    for (; done < q.n && q.copies[done].group < q.group - PENDING; done++) {
+        const simt_copy &c = q.copies[done];
         memset(c.to, 0, 16);
         memcpy(c.to, c.from, (size_t)c.bytes);
     }
-    mine.swap(later);
+    q.n -= done;
+    memmove(q.copies, q.copies + done, (size_t)q.n * sizeof *q.copies);
 }
 
 /* What the lanes of a warp show each other. */

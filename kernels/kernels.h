@@ -137,6 +137,13 @@ int pva_cuda_attention(const float *q, const int32_t *slots, const int32_t *posi
                        struct CUstream_st *stream);
 size_t pva_cuda_attention_bytes(int64_t n, int n_heads, const struct pva_cuda_kv *kv, int window);
 
+/* ---- cuda_sae.cu ---- */
+
+/* The latents first .. first + count - 1 of n rows, as jumprelu_encode in backend.h. The CPU's bits. work: pva_cuda_jumprelu_bytes bytes. */
+int pva_cuda_jumprelu(const float *x, int64_t n, int64_t d, const float *w_enc, const float *b_enc, const float *threshold, int64_t n_latents,
+                      int64_t first, int64_t count, int32_t *indices, float *values, int32_t *tallies, void *work, struct CUstream_st *stream);
+size_t pva_cuda_jumprelu_bytes(int64_t n, int64_t count);
+
 #ifdef __cplusplus
 }
 #endif

@@ -14,7 +14,11 @@ const struct pva_option pva_bench_options[] = {
     {"batch-size", PVA_OPT_INT, "N", "1", "sequences decoded at once", NULL, 1, 4096},
     {"prompt-tokens", PVA_OPT_INT, "N", "128", "length of each prompt", NULL, 1, 1 << 20},
     {"new-tokens", PVA_OPT_INT, "N", "16", "decode passes to time", NULL, 3, 1 << 20},
-    {"repeats", PVA_OPT_INT, "N", "3", "prefill passes to time", NULL, 1, 1000},
+    {"repeats", PVA_OPT_INT, "N", "3", "prefill: passes to time; sae: encodings", NULL, 1, 1000},
+    {"sae", PVA_OPT_TEXT, "PATH", NULL, "sae: an autoencoder; default: random weights, [2304, 16384]", NULL, 0, 0},
+    {"run", PVA_OPT_TEXT, "DIR", ".", "store: a directory on the disk to measure", NULL, 0, 0},
+    {"record-bytes", PVA_OPT_BYTES, "SIZE", "240K", "store: of one record; 26 layers of 2304 values", NULL, 0, 0},
+    {"records", PVA_OPT_INT, "N", "1000", "store: records of all ranks", NULL, 1, 1e8},
     {"latents", PVA_OPT_INT, "N", "425984", "maxt: latents; 26 layers of 16,384", NULL, 1, 1e8},
     {"items", PVA_OPT_INT, "N", "489", "maxt: problems", NULL, 2, 16384},
     {"permutations", PVA_OPT_INT, "N", "10000", "maxt: label permutations", NULL, 1, 1e9},
@@ -190,8 +194,10 @@ int pva_command_bench(const struct pva_options *o, struct pva_error *err) {
     const char *const *what;
     int one = pva_options_positional(o, &what) == 1;
     if (one && !strcmp(what[0], "maxt")) return bench_maxt(o, err);
+    if (one && !strcmp(what[0], "sae")) return bench_sae(o, err);
+    if (one && !strcmp(what[0], "store")) return bench_store(o, err);
     if (!one || (strcmp(what[0], "generate") && strcmp(what[0], "prefill")))
-        return pva_fail(err, PVA_USAGE, "say what to measure: generate, prefill or maxt");
+        return pva_fail(err, PVA_USAGE, "say what to measure: generate, prefill, sae, store or maxt");
     int generate = !strcmp(what[0], "generate"), passes = (int)pva_options_int(o, "new-tokens");
     struct bench b = {0};
     if (!open_bench(&b, o, generate ? passes : 0, err)) {

@@ -17,7 +17,8 @@ struct command {
 /* Understood by every command. */
 extern const struct pva_option pva_common_options[];
 
-extern const struct pva_option pva_engine_options[]; /* engine.h */
+extern const struct pva_option pva_engine_options[];   /* engine.h */
+extern const struct pva_option pva_followup_options[]; /* followup.h */
 
 #define PVA_COMMAND(name) \
     extern const struct pva_option pva_##name##_options[]; \
@@ -30,11 +31,15 @@ PVA_COMMAND(forward);
 PVA_COMMAND(generate);
 PVA_COMMAND(grade);
 PVA_COMMAND(phase1);
+PVA_COMMAND(phase2);
+PVA_COMMAND(phase3);
 PVA_COMMAND(pile);
 PVA_COMMAND(regrade);
 PVA_COMMAND(replay);
 PVA_COMMAND(report);
+PVA_COMMAND(run);
 PVA_COMMAND(status);
+PVA_COMMAND(steer);
 PVA_COMMAND(synth);
 PVA_COMMAND(tokenize);
 

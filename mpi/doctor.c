@@ -6,6 +6,7 @@
 #include "pva/grade.h"
 #include "pva/log.h"
 #include "pva/problems.h"
+#include "pva/sae.h"
 
 #include <gnu/libc-version.h>
 #include <hdf5.h>
@@ -19,6 +20,10 @@
 
 const struct pva_option pva_doctor_options[] = {
     {"problems", PVA_OPT_TEXT, "FILE", NULL, "also read this problem file", NULL, 0, 0},
+    {"sae", PVA_OPT_TEXT, "DIR", NULL, "also look at these autoencoders: one for each layer of --model, or a single file", NULL, 0, 0},
+    {"width", PVA_OPT_TEXT, "W", NULL, "of the autoencoders: 16k, 131k ...; default: the only one there is", NULL, 0, 0},
+    {"l0", PVA_OPT_TEXT, "L0", "canonical", "of the autoencoders: canonical, smallest, largest, or a number: the closest", NULL, 0, 0},
+    {"layers", PVA_OPT_TEXT, "SET", "all", "of the autoencoders: all, 3, 0-5,8", NULL, 0, 0},
     {"run", PVA_OPT_TEXT, "DIR", ".", "an existing directory on the file system that will hold the results", NULL, 0, 0},
     {"python", PVA_OPT_TEXT, "PATH", NULL, "interpreter for the graded programs", NULL, 0, 0},
     {"json", PVA_OPT_FLAG, NULL, "no", "one JSON object instead of lines", NULL, 0, 0},
@@ -26,7 +31,7 @@ const struct pva_option pva_doctor_options[] = {
 };
 
 enum verdict { FINE, ABSENT, FAILED }; /* absent: optional and not there */
-enum { MOST_FINDINGS = 20, MOST_VALUES = 4 };
+enum { MOST_FINDINGS = 48, MOST_VALUES = 4, MOST_GPUS = 16 };
 
 /* Plain bytes: travels between ranks. */
 struct finding {
@@ -99,6 +104,31 @@ static void check_matmul(struct findings *f, const struct engine *e) {
         value(note(f, FINE, "matmul", "bf16 %d x %d x %d: %.0f GFLOP/s", N, K, M, 2.0 * N * K * M / best / 1e9), "gflops", 2.0 * N * K * M / best / 1e9);
 }
 
+/* Each GPU that this process sees, whatever --backend says. */
+static void check_gpus(struct findings *f) {
+    struct engine e = {0};
+    struct pva_error err = {0};
+    e.ops = pva_backend_find("cuda", &err);
+    if (!e.ops) {
+        note(f, ABSENT, "gpu", "%s", err.msg);
+        return;
+    }
+    for (int i = 0; i < e.ops->count() && i < MOST_GPUS; i++) {
+        struct pva_backend_settings settings = {.device = i};
+        struct pva_backend_info info;
+        err = (struct pva_error){0};
+        if (e.ops->open(&settings, &e.be, &err)) {
+            note(f, FAILED, "gpu", "%s", err.msg);
+            continue;
+        }
+        e.ops->describe(e.be, &info);
+        value(note(f, FINE, "gpu", "%d: %s, %.1f GiB, %s", i, info.device, (double)info.memory_total / 0x1p30, info.versions), "memory_bytes",
+              (double)info.memory_total);
+        check_matmul(f, &e);
+        e.ops->close(&e.be);
+    }
+}
+
 static void check_backend(struct findings *f, const struct par *p, const struct pva_options *o) {
     struct engine e = {0};
     struct pva_error err = {0};
@@ -111,7 +141,7 @@ static void check_backend(struct findings *f, const struct par *p, const struct 
     note(f, FINE, "backend", "%s: %s", e.ops->name, info.device);
     check_matmul(f, &e);
     engine_close(&e);
-    if (!pva_backend_find("cuda", &err)) note(f, ABSENT, "gpu", "%s", err.msg);
+    check_gpus(f);
 }
 
 static void check_sandbox(struct findings *f, const struct pva_options *o) {
@@ -163,7 +193,8 @@ static void check_store(struct findings *f, const struct par *p, const struct pv
     value(one, "pwrite_mb_per_s", rates.raw);
 }
 
-static void check_model(struct findings *f, const struct pva_options *o) {
+/* n_layers and d_model stay 0 when there is no model that opens. */
+static void check_model(struct findings *f, const struct pva_options *o, int *n_layers, int64_t *d_model) {
     struct engine e = {0};
     struct pva_error err = {0};
     if (!pva_options_text(o, "model")) return;
@@ -173,6 +204,7 @@ static void check_model(struct findings *f, const struct pva_options *o) {
         return;
     }
     const struct pva_model_config *c = pva_model_get_config(e.model);
+    *n_layers = c->n_layers, *d_model = c->d_model;
     struct finding *one =
         note(f, FINE, "model", "%s, %d layers, d_model %d, %.3f G parameters, %.2f GB read per token, opened in %.3f s, %.2f GB converted", c->architecture,
              c->n_layers, c->d_model, (double)pva_model_parameters(e.model) / 1e9, (double)pva_model_weight_bytes(e.model) / 1e9, e.open_seconds,
@@ -202,6 +234,48 @@ static void check_problems(struct findings *f, const struct pva_options *o) {
     value(note(f, FINE, "problems", "%zu problems (%s), %zu tests", n, human == n ? "HumanEval" : human ? "MBPP and HumanEval" : "MBPP", tests), "problems",
           (double)n);
     pva_problems_free(&problems);
+}
+
+static int look_at_sae(const char *path, int64_t d_model, int64_t *n_latents, struct pva_error *err) {
+    struct pva_sae *sae = NULL;
+    if (pva_sae_open(path, &sae, err)) return err->code;
+    *n_latents = pva_sae_n_latents(sae);
+    if (d_model && pva_sae_d_model(sae) != d_model)
+        pva_fail(err, PVA_INPUT, "%s: reads %lld values, the model's residual stream has %lld", path, (long long)pva_sae_d_model(sae), (long long)d_model);
+    pva_sae_close(&sae);
+    return err->code;
+}
+
+static void check_sae(struct findings *f, const struct pva_options *o, int n_layers, int64_t d_model) {
+    const char *path = pva_options_text(o, "sae");
+    struct pva_error err = {0}, none = {0};
+    int64_t n_latents = 0, least = INT64_MAX, most = 0;
+    if (!path) return;
+    if (!look_at_sae(path, d_model, &n_latents, n_layers ? &none : &err)) { /* a single one */
+        note(f, FINE, "sae", "%s: %lld latents", path, (long long)n_latents);
+        return;
+    }
+    struct pva_sae_file *files = calloc((size_t)n_layers + 1, sizeof *files);
+    unsigned char *layers = calloc((size_t)n_layers + 1, 1);
+    PVA_ASSERT(files && layers);
+    int n = 0;
+    if (!n_layers) note(f, FAILED, "sae", "%s; for a directory of autoencoders name the model, too (--model)", err.msg);
+    else if (!pva_parse_set(pva_options_text(o, "layers"), n_layers, layers, &err) &&
+             !pva_sae_scan(path, pva_options_text(o, "width"), pva_options_text(o, "l0"), n_layers, layers, files, &err))
+        for (int l = 0; l < n_layers && !err.code; l++) {
+            if (!layers[l] || look_at_sae(files[l].path, d_model, &n_latents, &err)) continue;
+            n++;
+            if (n_latents < least) least = n_latents;
+            if (n_latents > most) most = n_latents;
+        }
+    if (n_layers && err.code) note(f, FAILED, "sae", "%s", err.msg);
+    else if (n_layers) {
+        char range[64];
+        snprintf(range, sizeof range, "%lld to %lld", (long long)least, (long long)most);
+        value(note(f, FINE, "sae", "%d layers have one, of %s latents", n, least < most ? range : strchr(range, 'o') + 2), "layers", n);
+    }
+    free(files);
+    free(layers);
 }
 
 /* ---- telling ---- */
@@ -271,7 +345,14 @@ int pva_command_doctor(const struct pva_options *o, struct pva_error *err) {
     check_backend(f, &par, o);
     struct findings *whole = par.rank ? calloc(1, sizeof *whole) : f; /* what concerns the job is said once, by rank 0 */
     PVA_ASSERT(whole);
-    if (par.rank == 0) check_libraries(f, &par), check_model(f, o), check_problems(f, o);
+    if (par.rank == 0) {
+        int n_layers = 0;
+        int64_t d_model = 0;
+        check_libraries(f, &par);
+        check_model(f, o, &n_layers, &d_model);
+        check_problems(f, o);
+        check_sae(f, o, n_layers, d_model);
+    }
     check_store(whole, &par, o);
     int failures = tell(f, &par, pva_options_flag(o, "json"));
     if (par.rank) free(whole);

@@ -15,7 +15,7 @@ const struct pva_option pva_engine_options[] = {
     {"dtype", PVA_OPT_CHOICE, "TYPE", "bf16", "operand type of matrix products", "bf16|f32", 0, 0},
     {"backend", PVA_OPT_CHOICE, "NAME", "auto", "where to compute", "auto|cpu|cuda", 0, 0},
     {"threads", PVA_OPT_INT, "N", "0", "CPU threads; 0: as many as this process may use", NULL, 0, 4096},
-    {"isa", PVA_OPT_CHOICE, "SET", NULL, "CPU instruction set, instead of the best one", "c|avx2|avx512|avx512bf16|amx", 0, 0},
+    {"isa", PVA_OPT_CHOICE, "SET", NULL, "instruction set, instead of the best one; portable: a GPU without its tensor cores", "c|avx2|avx512|avx512bf16|amx|portable", 0, 0},
     {"allow-shared-gpu", PVA_OPT_FLAG, NULL, "no", "several ranks of a node may compute on one GPU", NULL, 0, 0},
     {"gpu-memory", PVA_OPT_BYTES, "SIZE", NULL, "device memory this process may take", NULL, 0, 0},
     {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},

@@ -2,6 +2,7 @@
 #include "commands.h"
 #include "engine.h"
 
+#include "pva/direction.h"
 #include "pva/generator.h"
 #include "pva/log.h"
 
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 const struct pva_option pva_generate_options[] = {
     {"prompt", PVA_OPT_TEXT, "TEXT", NULL, "the prompt; BOS is put before it", NULL, 0, 0},
@@ -19,6 +21,10 @@ const struct pva_option pva_generate_options[] = {
     {"seed", PVA_OPT_INT, "S", "0", "draws are keyed by (seed, prompt number, sample, step)", NULL, 0, 9007199254740991.0},
     {"samples", PVA_OPT_INT, "K", "1", "completions per prompt", NULL, 1, 1 << 20},
     {"batch-size", PVA_OPT_INT, "N", "16", "sequences at once", NULL, 1, 4096},
+    {"steer", PVA_OPT_TEXT, "SPEC", NULL, "layer=L, then latent=J or vector=F.npy, coefficient=C; units=, scale=, positions=, mode=, sign=", NULL, 0, 0},
+    {"sae", PVA_OPT_TEXT, "PATH", NULL, "of the latent: an autoencoder's file, or a directory of them", NULL, 0, 0},
+    {"width", PVA_OPT_TEXT, "W", NULL, "in a directory of autoencoders: 16k, 131k ...", NULL, 0, 0},
+    {"l0", PVA_OPT_TEXT, "L0", NULL, "likewise: canonical, smallest, largest, or a number", NULL, 0, 0},
     {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
 };
 
@@ -46,6 +52,9 @@ struct job {
     int64_t tokens, finished, max_new;
     double start;
     int quiet;
+    struct pva_steer steer; /* --steer */
+    struct pva_direction direction;
+    struct pva_intervention intervention;
     struct pva_error *err;
 };
 
@@ -156,6 +165,49 @@ static void on_done(void *user, const struct pva_completion *c) {
     while (job->printed < job->n_prompts * (size_t)job->samples && job->results[job->printed].done) print_result(job, job->printed++);
 }
 
+/* The file of the autoencoder of --steer's layer. */
+static int find_sae(const struct job *job, const struct pva_options *o, char path[3072], struct pva_error *err) {
+    const char *sae = pva_options_text(o, "sae");
+    int n_layers = pva_model_get_config(job->engine.model)->n_layers;
+    struct stat st;
+    if (!sae) return pva_fail(err, PVA_USAGE, "--steer with a latent needs --sae PATH");
+    if (!stat(sae, &st) && S_ISREG(st.st_mode)) {
+        snprintf(path, 3072, "%s", sae);
+        return PVA_OK;
+    }
+    struct pva_sae_file *files = calloc((size_t)n_layers, sizeof *files);
+    unsigned char *marks = calloc((size_t)n_layers, 1);
+    if (!files || !marks) pva_fail(err, PVA_IO, "out of memory");
+    else {
+        marks[job->steer.layer] = 1;
+        if (!pva_sae_scan(sae, pva_options_text(o, "width"), pva_options_text(o, "l0"), n_layers, marks, files, err))
+            snprintf(path, 3072, "%s", files[job->steer.layer].path);
+    }
+    free(files);
+    free(marks);
+    return err->code;
+}
+
+static int open_steering(struct job *job, const struct pva_options *o, struct pva_error *err) {
+    const struct pva_model_config *c = pva_model_get_config(job->engine.model);
+    const char *text = pva_options_text(o, "steer");
+    char path[3072];
+    struct pva_sae *sae = NULL;
+    if (!text || pva_steer_parse(text, &job->steer, err)) return err->code;
+    if (job->steer.layer >= c->n_layers) return pva_fail(err, PVA_USAGE, "--steer: the model has layers 0 to %d, there is no %d", c->n_layers - 1, job->steer.layer);
+    if (job->steer.latent < 0) pva_direction_from_file(job->steer.path, job->steer.layer, c->d_model, &job->direction, err);
+    else if (!find_sae(job, o, path, err) && !pva_sae_open(path, &sae, err)) {
+        if (pva_sae_d_model(sae) != c->d_model)
+            pva_fail(err, PVA_INPUT, "%s: is for d_model %lld, the model has %lld", path, (long long)pva_sae_d_model(sae), (long long)c->d_model);
+        else pva_direction_from_latent(sae, job->steer.layer, job->steer.latent, &job->direction, err);
+    }
+    pva_sae_close(&sae);
+    if (!err->code && job->steer.sign < 0) pva_direction_flip(&job->direction);
+    job->intervention = (struct pva_intervention){.point = PVA_RESID_POST, .layer = job->steer.layer, .action = job->steer.action, .positions = job->steer.positions,
+                                                  .n_directions = 1, .directions = job->direction.unit};
+    return err->code;
+}
+
 static int run_job(struct job *job, const struct pva_options *o, struct pva_error *err) {
     const struct pva_model_config *c = pva_model_get_config(job->engine.model);
     int64_t longest = 0, total = (int64_t)job->n_prompts * job->samples, batch = pva_options_int(o, "batch-size");
@@ -168,6 +220,8 @@ static int run_job(struct job *job, const struct pva_options *o, struct pva_erro
     if (batch > total) batch = total;
     struct pva_generator_settings settings = {
         .session = {.n_slots = (int)batch, .max_positions = positions, .max_rows = batch > 256 ? batch : 256},
+        .interventions = &job->intervention,
+        .n_interventions = job->direction.unit != NULL,
         .events = {.user = job, .on_token = on_token, .on_done = on_done},
     };
     struct pva_generator *g = NULL;
@@ -185,7 +239,8 @@ static int run_job(struct job *job, const struct pva_options *o, struct pva_erro
             .n_prompt = (int64_t)p->n,
             .max_tokens = limit,
             .temperature = (float)pva_options_real(o, "temperature"),
-            .intervention = -1,
+            .intervention = job->direction.unit ? 0 : -1,
+            .coefficient = (float)(job->steer.coefficient * job->steer.scale),
         };
         pva_generator_submit(g, &request, err);
     }
@@ -208,7 +263,7 @@ int pva_command_generate(const struct pva_options *o, struct pva_error *err) {
     struct job job = {.samples = pva_options_int(o, "samples"), .max_new = pva_options_int(o, "max-new-tokens"), .quiet = pva_options_flag(o, "quiet"), .err = err};
     const char *prompt = pva_options_text(o, "prompt"), *prompts = pva_options_text(o, "prompts");
     if (!prompt == !prompts) return pva_fail(err, PVA_USAGE, "give --prompt TEXT or --prompts FILE");
-    if (engine_open(o, prompt != NULL, &job.engine, err)) goto done;
+    if (engine_open(o, prompt != NULL, &job.engine, err) || open_steering(&job, o, err)) goto done;
     if (prompt) {
         struct prompt p = {.text = strdup(prompt)};
         if (engine_encode_prompt(&job.engine, prompt, strlen(prompt), &p.ids, &p.n, err) || add_prompt(&job, p, err)) goto done;
@@ -230,6 +285,7 @@ done:
     }
     free(job.prompts);
     free(job.results);
+    pva_direction_free(&job.direction);
     engine_close(&job.engine);
     return err->code;
 }

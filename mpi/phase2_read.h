@@ -15,7 +15,8 @@ struct phase2_latent {
     double f_correct, f_incorrect, mean_correct, mean_incorrect, pile_rate; /* pile_rate NaN: no pile phase */
     double separation, separation_low, separation_high;                     /* f_correct - f_incorrect, Newcombe 95 % */
     double t, df, p;                                                        /* Welch, two-sided */
-    double familywise_p, q;                                                 /* step-down max-T over all layers and latents; Benjamini-Hochberg */
+    double familywise_p, q; /* step-down max-T over all layers and latents (firing.h); Benjamini-Hochberg over Fisher's p. NaN: dropped by the Pile filter; 1:
+                               never or always fires */
     double validation_separation;                                           /* the same score on the validation split */
     double mean_active;                                                     /* mean activation where it fires, both classes */
 };
@@ -24,7 +25,7 @@ struct phase2;
 int phase2_open(const char *run_directory, struct phase2 **out, struct pva_error *err); /* PVA_INPUT when phase 2 is not finished: says so */
 void phase2_close(struct phase2 **p);
 
-/* The best n latents of a list, best first. *n_found <= n. */
+/* The best n latents of a list, best first: those that pass the Pile filter and whose score speaks for the list's class (above 0). *n_found <= n. */
 int phase2_top(struct phase2 *p, enum phase2_list list, int n, struct phase2_latent *out, int *n_found, struct pva_error *err);
 /* Every latent of a layer, [n_latents], the caller frees: for matched controls and figures. */
 int phase2_layer(struct phase2 *p, int layer, struct phase2_latent **out, int64_t *n_latents, struct pva_error *err);

@@ -99,12 +99,48 @@ static void provenance(struct report *r) {
     for (int64_t i = 0; i < f.n; i++) free(f.text[i]);
 }
 
+/* ---- the summary ---- */
+
+static void summary(struct report *r) {
+    const struct report_summary *s = &r->summary;
+    char detail[4][260];
+    pva_html_figures_begin(r->page);
+    snprintf(detail[0], sizeof detail[0], "%lld of %lld; 95 %%: %.1f to %.1f", (long long)s->n_passed, (long long)s->n_problems, 100 * s->pass_rate.low, 100 * s->pass_rate.high);
+    pva_html_figure_number(r->page, "problems solved", detail[0], "%.1f %%", s->n_problems ? 100.0 * (double)s->n_passed / (double)s->n_problems : 0.0);
+    if (!isnan(s->best_familywise_p)) {
+        snprintf(detail[1], sizeof detail[1], "%s; separation %+.3f", s->best_latent, s->best_separation);
+        pva_html_figure_number(r->page, "best latent, family-wise p", detail[1], "%.2g", s->best_familywise_p);
+    }
+    if (!isnan(s->auroc)) {
+        snprintf(detail[2], sizeof detail[2], "95 %%: %.2f to %.2f; dense probe %.2f", s->auroc_low, s->auroc_high, s->probe_auroc);
+        pva_html_figure_number(r->page, "best latent's AUROC", detail[2], "%.3f", s->auroc);
+    }
+    if (!isnan(s->correction)) {
+        snprintf(detail[3], sizeof detail[3], "95 %%: %.1f to %.1f; p against controls %.2g", 100 * s->correction_low, 100 * s->correction_high, s->correction_p);
+        pva_html_figure_number(r->page, "corrected by steering", detail[3], "%.1f %%", 100 * s->correction);
+    }
+    if (!isnan(s->corruption)) {
+        snprintf(detail[3], sizeof detail[3], "95 %%: %.1f to %.1f; p against controls %.2g", 100 * s->corruption_low, 100 * s->corruption_high, s->corruption_p);
+        pva_html_figure_number(r->page, "corrupted by steering", detail[3], "%.1f %%", 100 * s->corruption);
+    }
+    pva_html_figures_end(r->page);
+    pva_html_paragraph(r->page, "lead", "%s%s%s", isnan(s->best_familywise_p)   ? "The latents have not been scored yet."
+                                                  : s->best_familywise_p < 0.05 ? "At least one latent separates right programs from wrong ones beyond what the best of many does by chance."
+                                                                                : "No latent separates right programs from wrong ones beyond what the best of many does by chance.",
+                       isnan(s->auroc) ? "" : s->auroc_low > 0.5 ? " On held-out problems the best one predicts better than chance." : " On held-out problems none predicts better than chance.",
+                       isnan(s->correction) ? "" : s->correction_p <= 0.05 || s->corruption_p <= 0.05 ? " Steering along it changes outcomes more than its controls do."
+                                                                                                        : " Steering along it changes no more than its controls do.");
+}
+
 /* ---- the page ---- */
 
 static int write_sections(struct report *r, struct pva_error *err) {
     r->manifest = report_json(r, "manifest.json", err);
-    if (!err->code && !report_phase1(r, err)) provenance(r);
-    return err->code;
+    if (err->code || report_phase1(r, err) || report_phase2(r, err) || report_phase3(r, err) || report_steer(r, err)) return err->code;
+    provenance(r);
+    pva_html_lead(r->page);
+    summary(r);
+    return PVA_OK;
 }
 
 int pva_command_report(const struct pva_options *o, struct pva_error *err) {

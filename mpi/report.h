@@ -15,8 +15,7 @@ struct report_summary {
     char best_latent[120];  /* "layer 3, latent 712" */
     double best_separation, best_familywise_p;
     double auroc, auroc_low, auroc_high, probe_auroc;
-    double correction, correction_low, correction_high, corruption, corruption_low, corruption_high, steering_p;
-    int mini_model; /* the bundled model organism: its numbers say nothing about a real one */
+    double correction, correction_low, correction_high, correction_p, corruption, corruption_low, corruption_high, corruption_p; /* p after Holm */
 };
 
 struct report {
@@ -39,5 +38,8 @@ void report_missing(struct report *r, const char *id, const char *title, const c
 
 /* The sections. They return err->code. */
 int report_phase1(struct report *r, struct pva_error *err);
+int report_phase2(struct report *r, struct pva_error *err);
+int report_phase3(struct report *r, struct pva_error *err);
+int report_steer(struct report *r, struct pva_error *err);
 
 #endif

@@ -1,6 +1,7 @@
 /* status: how far each phase of a run is; works while a job writes it. checkpoints: the snapshots of a run. */
 #include "commands.h"
 #include "phase1_count.h"
+#include "pile_schema.h"
 
 #include "pva/split.h"
 
@@ -54,6 +55,28 @@ static void print_counts(const char *run, const struct phase1_counts *c) {
         printf("  about %s left at the mean rate of %.2f problems/s\n", phase1_time_left(c->n - finished, (double)finished / seconds), (double)finished / seconds);
 }
 
+/* Nothing where the phase has not begun. */
+static int print_pile(const char *run, struct pva_error *err) {
+    char path[4096];
+    struct pile_schema schema;
+    struct store *s = NULL;
+    uint8_t states[256] = {0};
+    int64_t documents = 0, done = 0;
+    snprintf(path, sizeof path, "%s/pile.h5", run);
+    if (access(path, F_OK)) return PVA_OK;
+    pile_layers_any(&schema);
+    if (store_open_read(path, &schema.store, &s, err)) return err->code;
+    int64_t n = store_n_slots(s);
+    if (n > (int64_t)sizeof states) pva_fail(err, PVA_INPUT, "%s: %lld layers, expected at most %zu", path, (long long)n, sizeof states);
+    else if (!store_states(s, states, err) && !store_integer(s, "n_documents", &documents, err)) {
+        for (int64_t i = 0; i < n; i++) done += states[i] != STORE_EMPTY;
+        printf("pile        %lld of %lld layers%s, %lld documents\n", (long long)done, (long long)n, done == n ? ", complete" : "", (long long)documents);
+    }
+    struct pva_error late = {0};
+    store_close(&s, &late);
+    return err->code;
+}
+
 int pva_command_status(const struct pva_options *o, struct pva_error *err) {
     const char *run = run_of(o, err);
     char path[4096];
@@ -63,7 +86,7 @@ int pva_command_status(const struct pva_options *o, struct pva_error *err) {
     printf("run         %s\n", run);
     if (access(path, F_OK)) {
         printf("phase1      not started\n");
-        return PVA_OK;
+        return print_pile(run, err);
     }
     struct phase1_schema schema;
     struct phase1_counts counts;
@@ -73,6 +96,7 @@ int pva_command_status(const struct pva_options *o, struct pva_error *err) {
     if (!store_open_read(path, &schema.store, &s, err) && !phase1_count(s, &counts, err)) print_counts(run, &counts);
     struct pva_error late = {0};
     if (s) store_close(&s, &late);
+    if (!err->code) print_pile(run, err);
     return err->code;
 }
 

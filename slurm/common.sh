@@ -16,6 +16,7 @@ load_site() {
     # shellcheck source=site.env
     . "$SITE_ENV" || die 3 "$SITE_ENV: has an error (see above)"
     export SITE_ENV
+    export -n PVA_PROGRAM # else pva-mpi would take it for an option that it does not know
     case $LAUNCHER in srun | mpirun) ;; *) die 2 "LAUNCHER=$LAUNCHER: srun or mpirun" ;; esac
     case $GPU_REQUEST in gres | gpus-per-node | gpus-per-task) ;; *) die 2 "GPU_REQUEST=$GPU_REQUEST: gres, gpus-per-node or gpus-per-task" ;; esac
     case $GPUS_PER_NODE$CPUS_PER_RANK$STOP_BEFORE_END$MOST_REQUEUES in
@@ -273,7 +274,7 @@ make_launcher() {
         # Since 22.05 a step no longer inherits the CPUs of a task: they are said again.
         launcher=(srun --mpi="$SRUN_MPI" --kill-on-bad-exit=1 --cpus-per-task="$cpus")
         # Where SLURM manages no affinity it warns of every request for it.
-        scontrol show config 2>/dev/null | grep -q '^TaskPlugin *= *task/none$' || launcher+=(--cpu-bind="$CPU_BIND")
+        scontrol show config 2>/dev/null | grep -qE '^TaskPlugin *= *(task/none|\(null\))?$' || launcher+=(--cpu-bind="$CPU_BIND")
         if [ $changed = 1 ]; then
             unset SLURM_NTASKS SLURM_NPROCS SLURM_NTASKS_PER_NODE SLURM_TASKS_PER_NODE SLURM_CPUS_PER_TASK SLURM_TRES_PER_TASK SLURM_GPUS_PER_TASK
             launcher+=(--ntasks="$ranks" --ntasks-per-node="$per_node")

@@ -60,23 +60,26 @@ static void compute_group(const struct work *w, int64_t g, float *z, float *pack
     }
 }
 
-/* Each group left its entries at the start of its own part of the row. */
-static void close_gaps(const struct work *w, int64_t i) {
+/* Each group left a row's entries at the start of its own part of the row; they move to the front, one row after another. */
+static void close_gaps(const struct work *w) {
     const struct cpu_sae_args *a = w->a;
-    int32_t total[PVA_JUMPRELU_TALLIES] = {0, 0, -1}, *indices = a->indices + i * a->count;
-    float *values = a->values + i * a->count;
-    for (int64_t g = 0; g < w->n_groups; g++) {
-        const int32_t *tally = w->tallies + (g * a->n + i) * PVA_JUMPRELU_TALLIES;
-        int32_t n = tally[PVA_JUMPRELU_ACTIVE], at = total[PVA_JUMPRELU_ACTIVE];
-        if (n && at != g * w->width) {
-            memmove(indices + at, indices + g * w->width, (size_t)n * sizeof *indices);
-            memmove(values + at, values + g * w->width, (size_t)n * sizeof *values);
+    int64_t at = 0;
+    for (int64_t i = 0; i < a->n; i++) {
+        int32_t total[PVA_JUMPRELU_TALLIES] = {0, 0, -1};
+        for (int64_t g = 0; g < w->n_groups; g++) {
+            const int32_t *tally = w->tallies + (g * a->n + i) * PVA_JUMPRELU_TALLIES;
+            int64_t n = tally[PVA_JUMPRELU_ACTIVE], from = i * a->count + g * w->width;
+            if (n && at != from) {
+                memmove(a->indices + at, a->indices + from, (size_t)n * sizeof *a->indices);
+                memmove(a->values + at, a->values + from, (size_t)n * sizeof *a->values);
+            }
+            at += n;
+            total[PVA_JUMPRELU_ACTIVE] += (int32_t)n;
+            total[PVA_JUMPRELU_NEAR] += tally[PVA_JUMPRELU_NEAR];
+            if (total[PVA_JUMPRELU_BAD] < 0) total[PVA_JUMPRELU_BAD] = tally[PVA_JUMPRELU_BAD];
         }
-        total[PVA_JUMPRELU_ACTIVE] += n;
-        total[PVA_JUMPRELU_NEAR] += tally[PVA_JUMPRELU_NEAR];
-        if (total[PVA_JUMPRELU_BAD] < 0) total[PVA_JUMPRELU_BAD] = tally[PVA_JUMPRELU_BAD];
+        memcpy(a->tallies + i * PVA_JUMPRELU_TALLIES, total, sizeof total);
     }
-    memcpy(a->tallies + i * PVA_JUMPRELU_TALLIES, total, sizeof total);
 }
 
 int cpu_sae_encode(const struct cpu_sae_args *a, struct pva_error *err) {
@@ -102,8 +105,7 @@ int cpu_sae_encode(const struct cpu_sae_args *a, struct pva_error *err) {
         float *mine = scratch + (size_t)omp_get_thread_num() * (w.z_floats + w.pack_floats);
         compute_group(&w, g, mine, mine + w.z_floats);
     }
-#pragma omp parallel for num_threads(a->n_threads) schedule(static)
-    for (int64_t i = 0; i < a->n; i++) close_gaps(&w, i);
+    close_gaps(&w);
     free(scratch);
     free(w.tallies);
     return PVA_OK;

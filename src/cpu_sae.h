@@ -20,9 +20,8 @@ struct cpu_sae_args {
     int64_t stride;  /* elements from one row to the next */
     int64_t first, count;
     const float *bias, *threshold; /* [count] */
-    int32_t *indices;              /* [n, count] */
+    int32_t *indices, *tallies;    /* [n, count], [n, 3], backend.h */
     float *values;                 /* [n, count] */
-    int32_t *tallies;              /* [n, 3], backend.h */
     int n_threads;
     enum cpu_isa isa;
 };

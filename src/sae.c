@@ -240,8 +240,8 @@ struct encoding {
 static int open_encoding(struct encoding *e, struct pva_sae *s, int64_t n, struct pva_error *err) {
     const void *weights = NULL;
     if (encoder_weights(s, &weights, err)) return err->code;
-    /* Room for every latent of a span to be active: bounded, and nearly all of it never touched. */
-    enum { MOST_ROWS = 4096, MOST_ENTRIES = 1 << 23 };
+    /* Room for every latent of a span to be active. */
+    enum { MOST_ROWS = 4096, MOST_ENTRIES = 1 << 22 };
     e->rows = n < MOST_ROWS ? n : MOST_ROWS;
     e->span = MOST_ENTRIES / e->rows / 1024 * 1024;
     if (e->span > s->m) e->span = s->m;
@@ -304,9 +304,13 @@ static int encode_span(struct encoding *e, const struct pva_sae *s, int64_t n, i
         if (t[i * PVA_JUMPRELU_TALLIES + PVA_JUMPRELU_BAD] >= 0)
             return pva_fail(err, PVA_INPUT, "%s: latent %d of W_enc is not finite (NaN or infinite weights): the file is damaged", s->path,
                             (int)t[i * PVA_JUMPRELU_TALLIES + PVA_JUMPRELU_BAD]);
+    int64_t n_active = 0;
+    for (int64_t i = 0; i < n; i++) n_active += t[i * PVA_JUMPRELU_TALLIES + PVA_JUMPRELU_ACTIVE];
+    indices.rows = values.rows = 1, indices.cols = values.cols = n_active;
     if (e->ops->download(e->be, indices, e->host_indices, err) || e->ops->download(e->be, values, e->host_values, err)) return err->code;
-    for (int64_t i = 0; i < n; i++, t += PVA_JUMPRELU_TALLIES) {
-        if (append_row(&rows[i], e->host_indices + i * count, e->host_values + i * count, t[PVA_JUMPRELU_ACTIVE], err)) return err->code;
+    for (int64_t i = 0, at = 0; i < n; i++, t += PVA_JUMPRELU_TALLIES) {
+        if (append_row(&rows[i], e->host_indices + at, e->host_values + at, t[PVA_JUMPRELU_ACTIVE], err)) return err->code;
+        at += t[PVA_JUMPRELU_ACTIVE];
         *n_near += t[PVA_JUMPRELU_NEAR];
     }
     return PVA_OK;

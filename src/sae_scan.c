@@ -57,7 +57,7 @@ static int numbered(const char *component, const char *prefix, const char *suffi
     size_t n = strlen(prefix);
     if (strncmp(component, prefix, n) || component[n] < '0' || component[n] > '9') return 0;
     char *end;
-    double v = strtod(component + n, &end);
+    double v = *suffix ? (double)strtol(component + n, &end, 10) : strtod(component + n, &end); /* a number's own dot must not take the suffix's */
     if (strcmp(end, suffix) || !(v < 1e9)) return 0;
     *out = v;
     return 1;

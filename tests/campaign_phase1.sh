@@ -53,7 +53,7 @@ inspect() {
         return
     fi
     lines=$(grep -vxFf "$reference" "$run/exports/results.jsonl")
-    [ -z "$lines" ] || { different=$((different + 1)); bad job $started "other content: $lines"; }
+    [ -z "$lines" ] || { different=$((different + 1)); bad job $started "other content: $(cut -c 1-60 <<< "$lines" | head -3)"; }
     list=$(sed -E 's/^\{"task_id":"([^"]*)".*/\1/' "$run/exports/results.jsonl" | sort)
     lines=$(comm -23 "$work/logged" <(echo "$list"))
     [ -z "$lines" ] || { lost=$((lost + 1)); bad job $started "committed and not there: $lines"; }
@@ -140,6 +140,8 @@ while [ $kills -lt "$kills_wanted" ] || [ $stops -lt $((kills_wanted / 2)) -a $s
     wait $job
     code=$?
     [ $stopping = 1 ] && case $code in 0 | 75) ;; *) wrong_code=$((wrong_code + 1)); bad job $started "exit $code: $(grep -v '^-*$' "$work/err" | head -3)" ;; esac
+    # Whatever happened to it before, a job never ends by itself with an error.
+    [ $stopping = 0 ] && case $code in 2 | 3 | 5 | 70 | 134 | 139) wrong_code=$((wrong_code + 1)); bad job $started "exit $code: $(grep '^pva-mpi' "$work/err" | head -3)" ;; esac
     grep -q 'damaged' "$work/err" && { damaged=$((damaged + 1)); cat "$work/err"; }
     grep -q 'another job' "$work/err" && { refused=$((refused + 1)); cat "$work/err"; }
     # Ranks whose mpirun was killed may still be writing: the file must hold now as well, and the next job waits for them.

@@ -115,11 +115,28 @@ expected = {"--problems": "problems", "--run": "store", "--python": "sandbox", "
 assert not bad["ok"] and expected in failed and bad["failures"] == len(failed), bad
 P
 done
+sae=$PVA_TEST_SOURCE/tests/golden/sae/stored.npz # 131 latents that read 24 values
+sed 's/"hidden_size": 48/"hidden_size": 24/' "$dir/tiny.json" >"$dir/narrow.json"
+check "$PVA_MPI" synth --like "$dir/narrow.json" --out "$dir/narrow" --quiet
+for l in 0 1 2; do mkdir -p "$dir/saes/layer_$l/width_1k/average_l0_7"; cp "$sae" "$dir/saes/layer_$l/width_1k/average_l0_7/params.npz"; done
+check "$PVA_MPI" doctor --run "$dir" --sae "$sae" >"$dir/doctor"
+check grep -qE '^ok +sae +.*: 131 latents' "$dir/doctor"
+check "$PVA_MPI" doctor --run "$dir" --sae "$dir/saes" --model "$dir/narrow" >"$dir/doctor"
+check grep -qE '^ok +sae +3 layers have one, of 131 latents' "$dir/doctor"
+rm -r "$dir/saes/layer_1"
+check "$PVA_MPI" doctor --run "$dir" --sae "$dir/saes" --model "$dir/narrow" --layers 0,2 >"$dir/doctor"
+checks=$((checks + 1)); "$PVA_MPI" doctor --run "$dir" --sae "$dir/saes" --model "$dir/narrow" >"$dir/doctor"; [ $? = 1 ] || fail "doctor with a missing autoencoder must exit 1"
+check grep -qE '^FAIL +sae +.*layer 1' "$dir/doctor"
+"$PVA_MPI" doctor --run "$dir" --sae "$dir/saes" --model "$m" --layers 0 >"$dir/doctor"
+check grep -qE '^FAIL +sae +.*reads 24 values, the model.* has 48' "$dir/doctor"
 check test "$(ls "$dir" | grep -c '^store-')" = 0
 check "$PVA_MPI" bench generate --model "$m" --prompt-tokens 8 --new-tokens 4 >"$dir/bench"
 check grep -q 'memory read' "$dir/bench"
 check "$PVA_MPI" bench prefill --model "$m" --prompt-tokens 32 --repeats 1 >"$dir/bench"
 check grep -q 'GFLOP/s' "$dir/bench"
+check timeout 100 mpirun -n 2 "$PVA_MPI" bench store --run "$dir" --records 64 --repeats 2 >"$dir/bench"
+check grep -qE 'raw pwrite [0-9]+ MB/s: [0-9.]+ % of it' "$dir/bench"
+refuses 4 'nowhere' "$PVA_MPI" bench store --run "$dir/nowhere" --records 4
 check "$PVA_MPI" generate --model "$m" --batch-size 3 --show-config >"$dir/config.yaml"
 check "$PVA_MPI" generate --config "$dir/config.yaml" --show-config >"$dir/again.yaml"
 check cmp "$dir/config.yaml" "$dir/again.yaml"

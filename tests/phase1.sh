@@ -135,9 +135,10 @@ for signal in TERM INT USR1; do
     for try in 1 2 3; do
         mpirun -n $((1 + try % 3)) "$PVA_MPI" phase1 --run "$dir/stopped" $args --grace 1 2>"$dir/err" &
         job=$!
-        sleep "1.$((RANDOM % 9))"
-        # As a scheduler does it: to the processes of the job. (mpirun itself passes USR1 on; to TERM it answers by killing all.)
-        if [ $signal = USR1 ]; then kill -USR1 $job 2>/dev/null; else pkill -$signal -P $job; fi
+        # As a scheduler does it: to the processes of the job, once they are there. (An mpirun that is about to end dies of what it is sent.)
+        for i in $(seq 300); do [ -e "$dir/stopped/.lock" ] && break; sleep 0.02; done
+        sleep "0.$((RANDOM % 6))"
+        pkill -$signal -P $job
         wait $job; status=$?
         checks=$((checks + 1))
         case $status in 0) break ;; 75) n=$((n + 1)) ;; *) fail "exit $status after $signal: $(cat "$dir/err")" ;; esac

@@ -56,6 +56,8 @@ same "$dir/one" "$dir/stopped" pile.h5 "$rates"
 same "$dir/one" "$dir/stopped" pile-activations.h5 "$documents"
 check grep -q '"pile"' "$dir/one/manifest.json"
 
+check grep -q '^pile  *6 of 6 layers, complete, 150 documents' <("$pva" status "$dir/one")
+
 # A finished run is not computed again, and needs no activations for that; another seed is another run.
 mv "$dir/one/pile-activations.h5" "$dir/kept.h5"
 check run one 2

@@ -45,7 +45,7 @@ gpus_of() { # JOB: "node:gpu" of each rank, sorted
 names=() jobs=()
 for form in gres gpus-per-node gpus-per-task; do
     GPU_REQUEST=$form RANKS=4 RANKS_PER_NODE=2 RUN=$dir/home/nobody/gpu submit nobody phase1.sh
-    names+=($form) jobs+=("$job")
+    names+=("$form") jobs+=("$job")
 done
 LAUNCHER=mpirun MPIRUN='mpirun -n %ranks --map-by ppr:%per_node:node --bind-to none' RANKS=4 RANKS_PER_NODE=2 RUN=$dir/home/nobody/gpu submit nobody phase1.sh
 names+=(mpirun) jobs+=("$job")
@@ -110,26 +110,34 @@ expect "the phases that ran" "$(paste -sd' ' "$RUN/order")" 'phase1 pile'
 # --- Arrays ----------------------------------------------------------------------------------------------------------------------------------------------
 cat >"$dir/bin/spd-run" <<'END'
 #!/bin/bash
+case " $* " in *' --list '*) for i in 1 2; do echo "-e $2 --config '$4' --index $i # run $i"; done; exit ;; esac
 echo "task $SLURM_ARRAY_TASK_ID gpu ${CUDA_VISIBLE_DEVICES:-none}:$(printf ' <%s>' "$@")"
 END
 chmod 755 "$dir/bin/spd-run"
 export CPUS_PER_RANK=1
-submit nobody spd.sh --at-most 2 tms_5-2 resid_mlp1 ss_emb -- --seed 7
+submit nobody spd.sh --gpu --at-most 2 tms_5-2 resid_mlp1 ss_emb -- --seed 7
 array=$job
 printf '%s\n' '# a grid' '-e tms_5-2 --job-suffix "a b"' '' '-e tms_5-2 --job-suffix c' >"$dir/grid"
 chmod 644 "$dir/grid"
-submit nobody spd.sh --cpu --list "$dir/grid"
+submit nobody spd.sh --list "$dir/grid"
 grid=$job
+echo 'global: {}' >"$dir/grid.yaml"
+submit nobody spd.sh --sweep "$dir/grid.yaml" a b -- --seed 3
+sweep=$job
 as nobody "$dir/slurm/spd.sh" --list "$dir/none" >"$dir/out" 2>&1; expect "exit for a list that is not there" $? 3
 for k in $(seq 300); do
-    [ -z "$(squeue -h -j "$array,$grid" 2>/dev/null)" ] && break
+    [ -z "$(squeue -h -j "$array,$grid,$sweep" 2>/dev/null)" ] && break
     sleep 0.2
 done
 logs=$dir/home/nobody/slurm_logs
 expect "the array" "$(sed -n 's/^\(task [0-9] gpu [0-9a-z]*:.*\)/\1/p' "$logs"/slurm-"$array"_*.out | sed 's/gpu [01]/gpu/' | paste -sd';')" \
     'task 0 gpu: <-e> <tms_5-2> <--seed> <7>;task 1 gpu: <-e> <resid_mlp1> <--seed> <7>;task 2 gpu: <-e> <ss_emb> <--seed> <7>'
 expect "the grid" "$(sed -n 's/^\(task [0-9] gpu [0-9a-z]*:.*\)/\1/p' "$logs"/slurm-"$grid"_*.out | paste -sd';')" \
-    'task 0 gpu none: <-e> <tms_5-2> <--job-suffix> <a b> <--cpu>;task 1 gpu none: <-e> <tms_5-2> <--job-suffix> <c> <--cpu>'
+    'task 0 gpu none: <-e> <tms_5-2> <--job-suffix> <a b>;task 1 gpu none: <-e> <tms_5-2> <--job-suffix> <c>'
+kept=$(echo "$logs"/grid-*.yaml)
+check cmp "$dir/grid.yaml" "$kept"
+expect "the sweep" "$(sed -n 's/^\(task [0-9] gpu [0-9a-z]*:.*\)/\1/p' "$logs"/slurm-"$sweep"_*.out | paste -sd';')" \
+    "task 0 gpu none: <-e> <a,b> <--config> <$kept> <--index> <1> <--seed> <3>;task 1 gpu none: <-e> <a,b> <--config> <$kept> <--index> <2> <--seed> <3>"
 
 # --- The two users' jobs, which ran beside all this
 for j in "${pair[@]}"; do done_in_order "$j" 60; done

@@ -626,6 +626,30 @@ static void test_bugs_abort(void) {
     }
 }
 
+/* What an earlier command was given, whatever the environment says now. */
+static void test_read_file(void) {
+    struct pva_options *earlier = NULL;
+    memset(&err, 0, sizeof err);
+    setenv("PVA_SEED", "9", 1);
+    CHECK_OK(pva_options_read_file("pva-mpi try", tables, YAML("model: here\nbatch-size: 3\n"), &earlier, &err), err);
+    unsetenv("PVA_SEED");
+    CHECK_FATAL(earlier != NULL);
+    CHECK_TEXT(pva_options_text(earlier, "model"), "here");
+    CHECK_INT(pva_options_int(earlier, "seed"), 0);
+    CHECK_INT(pva_options_int(earlier, "batch-size"), 3);
+    CHECK_OK(pva_options_set(earlier, "batch-size", "5", &err), err);
+    CHECK_INT(pva_options_int(earlier, "batch-size"), 5);
+    CHECK_OK(pva_options_set(earlier, "model", pva_options_text(earlier, "model"), &err), err); /* its own text */
+    CHECK_TEXT(pva_options_text(earlier, "model"), "here");
+    CHECK_INT(pva_options_set(earlier, "batch-size", "0", &err), PVA_USAGE);
+    CHECK_TEXT(err.msg, "batch-size: expected a whole number from 1 to 4096, got 0");
+    CHECK_INT(pva_options_int(earlier, "batch-size"), 5);
+    pva_options_free(&earlier);
+    memset(&err, 0, sizeof err);
+    CHECK_INT(pva_options_read_file("pva-mpi try", tables, YAML("modle: here\n"), &earlier, &err), PVA_INPUT);
+    CHECK(earlier == NULL);
+}
+
 int main(void) {
     /* The suite's own environment must not reach the options under test. */
     unsetenv("PVA_CONFIG");
@@ -644,6 +668,7 @@ int main(void) {
     test_unread_variables();
     test_show_config();
     test_help();
+    test_read_file();
     test_bugs_abort();
     pva_options_free(&o);
     char command[128];

@@ -3,6 +3,7 @@
 #include "scratch.h"
 
 #include "cpu_isa.h"
+#include "pva/log.h"
 #include "pva/npz.h"
 #include "pva/rng.h"
 #include "pva/sae.h"
@@ -173,7 +174,7 @@ static void unmake(struct made *s) {
     free(s->odd);
 }
 
-/* The operation itself, for latents first .. first + count of rows r0 .. r0 + n. Unused places of the outputs are zero. */
+/* The operation itself, for latents first .. first + count of rows r0 .. r0 + n. */
 static void run_op(struct pva_backend *be, const struct made *s, int64_t r0, int64_t n, int64_t first, int64_t count, int32_t *indices, float *values,
                    int32_t *tallies) {
     const struct pva_backend_ops *ops = &pva_backend_cpu;
@@ -203,16 +204,19 @@ static void test_rows(int64_t n, int64_t d, int64_t m) {
     pva_backend_cpu.close(&be);
 
     int wrong = 0;
+    int64_t *start = calloc((size_t)n + 1, sizeof *start); /* of each row's entries */
+    CHECK_FATAL(start != NULL);
     for (int64_t i = 0; i < n; i++) {
         int32_t at = 0;
+        start[i + 1] = start[i] + tallies[i * 3];
         for (int64_t j = 0; j < m; j++) {
             double z = s.b[j], size = fabs(s.b[j]);
             for (int64_t k = 0; k < d; k++) z += (double)s.x[i * d + k] * s.w[k * m + j], size += fabs((double)s.x[i * d + k] * s.w[k * m + j]);
             /* At most 256 fused sums, d/256 + 1 more: a relative error of that many halves of FLT_EPSILON over the sum of sizes. */
             double limit = (double)((d < 256 ? d : 256) + d / 256 + 1) * 0.5 * FLT_EPSILON * size;
-            int active = at < tallies[i * 3] && indices[i * m + at] == j;
+            int active = at < tallies[i * 3] && indices[start[i] + at] == j;
             if (active != (z > s.theta[j]) && fabs(z - s.theta[j]) > limit) wrong++;
-            if (active && !(fabs(values[i * m + at] - z) <= limit)) wrong++;
+            if (active && !(fabs(values[start[i] + at] - z) <= limit)) wrong++;
             at += active;
         }
         wrong += at != tallies[i * 3] || tallies[i * 3 + 2] != -1;
@@ -225,23 +229,22 @@ static void test_rows(int64_t n, int64_t d, int64_t m) {
             /* All rows; then one by one, each in two ranges of latents. */
             run_op(be, &s, 0, n, 0, m, other, other_values, other_tallies);
             CHECK(!memcmp(other_tallies, tallies, (size_t)n * 12));
-            for (int64_t i = 0; i < n; i++) {
-                CHECK(!memcmp(other + i * m, indices + i * m, (size_t)tallies[i * 3] * 4));
-                CHECK(!memcmp(other_values + i * m, values + i * m, (size_t)tallies[i * 3] * 4));
-            }
+            CHECK(!memcmp(other, indices, (size_t)start[n] * 4));
+            CHECK(!memcmp(other_values, values, (size_t)start[n] * 4));
             for (int64_t i = 0; i < n && n < 20; i++) {
                 int64_t half = m / 2;
                 int32_t t[3];
                 run_op(be, &s, i, 1, 0, half, other, other_values, t);
-                CHECK(!memcmp(other_values, values + i * m, (size_t)t[0] * 4));
+                CHECK(!memcmp(other_values, values + start[i], (size_t)t[0] * 4));
                 int32_t before = t[0];
                 run_op(be, &s, i, 1, half, m - half, other, other_values, t);
                 CHECK_INT(before + t[0], tallies[i * 3]);
-                CHECK(!memcmp(other, indices + i * m + before, (size_t)t[0] * 4));
-                CHECK(!memcmp(other_values, values + i * m + before, (size_t)t[0] * 4));
+                CHECK(!memcmp(other, indices + start[i] + before, (size_t)t[0] * 4));
+                CHECK(!memcmp(other_values, values + start[i] + before, (size_t)t[0] * 4));
             }
             pva_backend_cpu.close(&be);
         }
+    free(start);
     free(indices);
     free(other);
     free(tallies);
@@ -272,9 +275,159 @@ static void test_not_finite(void) {
     unmake(&s);
 }
 
+/* ---- scanning ---- */
+
+/* An autoencoder at a place below the scratch directory: a link to the golden one. */
+static void plant(const char *folder, const char *target, const char *name) {
+    char path[700], all[800];
+    snprintf(path, sizeof path, "%s", scratch(folder));
+    for (char *p = path + 1; *p; p++)
+        if (*p == '/') *p = 0, mkdir(path, 0777), *p = '/';
+    mkdir(path, 0777);
+    snprintf(all, sizeof all, "%s/%s", path, name);
+    CHECK_FATAL(!symlink(golden(target), all));
+}
+
+static const char *chosen(const char *directory, const char *width, const char *l0, int layer) {
+    static struct pva_sae_file files[30];
+    static struct pva_error e;
+    unsigned char marks[30] = {0};
+    e = (struct pva_error){0};
+    marks[layer] = 1;
+    int status = pva_sae_scan(scratch(directory), width, l0, 30, marks, files, &e);
+    if (status) return e.msg;
+    for (int l = 0; l < 30; l++) CHECK((l == layer) == (files[l].path[0] != 0));
+    CHECK_INT(files[layer].n_latents, 131);
+    return files[layer].path;
+}
+
+static void test_scan(void) {
+    static const char *const folders[] = {
+        "gemma-scope-2b-pt-res/layer_2/width_16k/average_l0_93", "gemma-scope-2b-pt-res/layer_2/width_16k/average_l0_141",
+        "gemma-scope-2b-pt-res/layer_2/width_16k/average_l0_142", "gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_22",
+        "gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_82", "gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_176",
+        "gemma-scope-2b-pt-res/layer_12/width_65k/average_l0_72", "gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_20",
+        "gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_150", "other/layer_2/width_16k/average_l0_93", "other/layer_2/width_16k/average_l0_107",
+        "other/layer_2/width_16k/average_l0_141", "other/.cache/layer_3/width_16k/average_l0_100", "other/blobs/layer_3/width_16k/average_l0_100",
+        "gemma-scope-9b-it-res/layer_9/width_16k/average_l0_88", "gemma-scope-9b-it-res/layer_9/width_16k/average_l0_99",
+    };
+    for (size_t i = 0; i < sizeof folders / sizeof *folders; i++) plant(folders[i], "stored.npz", "params.npz");
+    plant("lens/blocks.7.hook_resid_post", "saelens/sae_weights.safetensors", "sae_weights.safetensors");
+    plant("lens/blocks.8.hook_mlp_out", "saelens/sae_weights.safetensors", "sae_weights.safetensors");
+    static const struct {
+        const char *directory, *width, *l0;
+        int layer;
+        const char *ends;
+    } cases[] = {
+        {"gemma-scope-2b-pt-res", "16k", "canonical", 2, "layer_2/width_16k/average_l0_141/params.npz"}, /* the table's, though 93 is closer to 100 */
+        {"gemma-scope-2b-pt-res", "16k", NULL, 12, "average_l0_82/params.npz"},
+        {"gemma-scope-2b-pt-res", "width_65k", NULL, 12, "width_65k/average_l0_72/params.npz"},
+        {"gemma-scope-2b-pt-res", "16k", "smallest", 12, "average_l0_22/params.npz"},
+        {"gemma-scope-2b-pt-res", "16k", "largest", 12, "average_l0_176/params.npz"},
+        {"gemma-scope-2b-pt-res", "16k", "60", 12, "average_l0_82/params.npz"},
+        {"gemma-scope-2b-pt-res", "16k", "52", 12, "average_l0_22/params.npz"}, /* 22 and 82 are equally far: the smaller */
+        {"gemma-scope-2b-pt-res", "16k", "142", 2, "average_l0_142/params.npz"},
+        {"gemma-scope-2b-pt-res", NULL, NULL, 12, "has several widths, say which: 16k, 65k"},
+        {"gemma-scope-2b-pt-res", "131k", NULL, 12, "layer 12 has no autoencoder of width 131k; its widths: 16k, 65k"},
+        {"gemma-scope-2b-pt-res", "16k", NULL, 5, "layer 5 has no autoencoder; expected layer_5/width_16k/average_l0_X/params.npz"},
+        {"gemma-scope-2b-pt-res", "16k", "middle", 12, "expected canonical, smallest, largest or a number"},
+        {"gemma-scope-2b-pt-res", "16k", NULL, 20, "average_l0_20/params.npz"}, /* the table's 71 is not there: 20 is closer to it than 150 */
+        {"other", NULL, "canonical", 2, "average_l0_93/params.npz"},              /* no table: closest to 100, 93 and 107 alike */
+        {"other", NULL, NULL, 3, "layer 3 has no autoencoder"},
+        {"gemma-scope-9b-it-res", NULL, NULL, 9, "average_l0_88/params.npz"},
+        {"lens", NULL, NULL, 7, "blocks.7.hook_resid_post/sae_weights.safetensors"},
+        {"lens", NULL, NULL, 8, "layer 8 has no autoencoder"},
+        {"nowhere", NULL, NULL, 8, "cannot be read as a directory"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *got = chosen(cases[i].directory, cases[i].width, cases[i].l0, cases[i].layer);
+        if (strlen(got) < strlen(cases[i].ends)) CHECK_TEXT(got, cases[i].ends);
+        else CHECK_HAS(got, cases[i].ends);
+    }
+}
+
+/* ---- what is refused ---- */
+
+static void refused(const char *name, int code, const char *says) {
+    struct pva_sae *sae = NULL;
+    struct pva_error e = {0};
+    CHECK_INT(pva_sae_open(scratch(name), &sae, &e), code);
+    CHECK(sae == NULL);
+    CHECK_HAS(e.msg, says);
+}
+
+static void write_lens(const char *folder, const char *without, float bad_threshold, int64_t d_dec, const char *config) {
+    static const struct {
+        const char *name;
+        int n_dims;
+        int64_t shape[2];
+    } arrays[] = {{"W_enc", 2, {3, 4}}, {"W_dec", 2, {4, 3}}, {"b_enc", 1, {4, 0}}, {"b_dec", 1, {3, 0}}, {"threshold", 1, {4, 0}}};
+    struct pva_tensorfile_writer *w = NULL;
+    char path[700];
+    float values[16] = {0};
+    mkdir(scratch(folder), 0777);
+    snprintf(path, sizeof path, "%s/sae_weights.safetensors", scratch(folder));
+    CHECK_FATAL(!pva_tensorfile_create(path, &w, &err));
+    for (int pass = 0; pass < 2; pass++)
+        for (int i = 0; i < 5; i++) {
+            int64_t shape[2] = {arrays[i].shape[0], i == 1 ? d_dec : arrays[i].shape[1]};
+            if (without && !strcmp(arrays[i].name, without)) continue;
+            values[2] = i == 4 ? bad_threshold : 0;
+            size_t n = (size_t)(shape[0] * (arrays[i].n_dims > 1 ? shape[1] : 1));
+            CHECK_FATAL(!(pass ? pva_tensorfile_append(w, values, n * 4, &err) : pva_tensorfile_declare(w, arrays[i].name, PVA_F32, arrays[i].n_dims, shape, &err)));
+        }
+    CHECK_FATAL(!pva_tensorfile_finish(&w, &err));
+    if (!config) return;
+    char name[300];
+    snprintf(name, sizeof name, "%s/cfg.json", folder);
+    snprintf(path, sizeof path, "%s/cfg.json", scratch(folder));
+    FILE *f = fopen(path, "w");
+    CHECK_FATAL(f && fputs(config, f) >= 0 && !fclose(f));
+}
+
+static void test_refused(void) {
+    struct pva_sae *sae = NULL;
+    struct pva_error e = {0};
+    float row[3];
+    write_lens("good", NULL, 1, 3, "{\"architecture\": \"jumprelu\", \"metadata\": {\"normalize_activations\": null}}");
+    CHECK_OK(pva_sae_open(scratch("good"), &sae, &e), e);
+    CHECK_INT(pva_sae_decoder_row(sae, 4, row, &e), PVA_INPUT);
+    CHECK_HAS(e.msg, "no latent 4, it has 4 (0-3)");
+    struct pva_sparse a;
+    struct pva_backend *be = open_backend(1, "c");
+    float x[6] = {0, 1, 2, 3, NAN, 5};
+    e = (struct pva_error){0};
+    CHECK_INT(pva_sae_encode(sae, &pva_backend_cpu, be, x, 2, &a, &e), PVA_INPUT);
+    CHECK_HAS(e.msg, "row 1 of the activations has NaN at 1");
+    e = (struct pva_error){0};
+    CHECK_OK(pva_sae_encode(sae, &pva_backend_cpu, be, x, 0, &a, &e), e);
+    CHECK(a.n_rows == 0 && a.indptr[0] == 0);
+    pva_sparse_free(&a);
+    pva_backend_cpu.close(&be);
+    pva_sae_close(&sae);
+    write_lens("missing", "b_dec", 1, 3, NULL);
+    refused("missing", PVA_INPUT, "b_dec");
+    write_lens("shape", NULL, 1, 2, NULL);
+    refused("shape", PVA_INPUT, "W_dec is [4, 2], expected [4, 3]");
+    write_lens("nan", NULL, NAN, 3, NULL);
+    refused("nan", PVA_INPUT, "threshold[2] is NaN");
+    write_lens("negative", NULL, -1, 3, NULL);
+    refused("negative", PVA_INPUT, "threshold[2] is -1, expected >= 0");
+    write_lens("topk", NULL, 1, 3, "{\"architecture\": \"topk\"}");
+    refused("topk", PVA_INPUT, "architecture topk, expected jumprelu");
+    write_lens("centred", NULL, 1, 3, "{\"architecture\": \"jumprelu\", \"apply_b_dec_to_input\": true}");
+    refused("centred", PVA_INPUT, "apply_b_dec_to_input");
+    write_lens("normed", NULL, 1, 3, "{\"normalize_activations\": \"layer_norm\"}");
+    refused("normed", PVA_INPUT, "normalize_activations");
+    mkdir(scratch("empty"), 0777);
+    refused("empty", PVA_INPUT, "neither params.npz nor sae_weights.safetensors");
+    refused("nothing.npz", PVA_INPUT, "cannot open");
+}
+
 int main(void) {
     if (!getenv("PVA_TEST_SOURCE")) return 77;
     scratch_make();
+    pva_log_screen(PVA_LOG_ERROR);
     test_golden();
     test_rows(1, 1, 1);
     test_rows(5, 300, 77);
@@ -282,5 +435,7 @@ int main(void) {
     test_rows(67, 64, 640);
     test_rows(3, 17, 128);
     test_not_finite();
+    test_scan();
+    test_refused();
     return check_report("sae");
 }

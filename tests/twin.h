@@ -12,7 +12,7 @@
 
 #include <cuda_runtime.h>
 
-#if defined(__SANITIZE_ADDRESS__) && defined(PVA_SIMT)
+#ifdef SIMT_ASAN
 #include <sanitizer/asan_interface.h>
 #define TWIN_FENCE(p, bytes) __asan_poison_memory_region(p, bytes)
 #define TWIN_OPEN(p, bytes) __asan_unpoison_memory_region(p, bytes)

@@ -108,6 +108,7 @@ static void check_shape(const struct kind *t, int64_t n, int64_t m, int64_t k) {
 
 /* A row alone, first in a batch, in the middle: the same bits, whatever the tile. */
 static void check_invariance(const struct kind *t, int64_t m, int64_t k) {
+    enum { EVERY = 18 }; /* rows looked at */
     static const int64_t counts[] = {1, 2, 7, 16, 33, 64, 200};
     const int64_t most = 200;
     void *x = matrix(t->x, most, k, 3), *w = matrix(t->w, m, k, 4), *turned = twin_alloc((size_t)(most * k) * size_of(t->x));
@@ -115,21 +116,21 @@ static void check_invariance(const struct kind *t, int64_t m, int64_t k) {
     float *y = twin_alloc((size_t)(most * m) * 4), *alone = twin_alloc((size_t)(most * m) * 4);
     for (int64_t i = 0; i < most; i++) {
         memcpy((char *)turned + (most - 1 - i) * (int64_t)x_row, (char *)x + i * (int64_t)x_row, x_row);
-        if (i % 9 == 0) run(t, NULL, (char *)x + i * (int64_t)x_row, w, 1, m, k, alone + i * m);
+        if (i % EVERY == 0) run(t, NULL, (char *)x + i * (int64_t)x_row, w, 1, m, k, alone + i * m);
     }
-    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+    for (size_t c = 0; c < sizeof counts / sizeof *counts && !check_failures; c++) {
         int64_t n = counts[c], wrong = 0;
         run(t, NULL, x, w, n, m, k, y);
-        for (int64_t i = 0; i < n; i += 9) wrong += memcmp(y + i * m, alone + i * m, y_row) != 0;
+        for (int64_t i = 0; i < n; i += EVERY) wrong += memcmp(y + i * m, alone + i * m, y_row) != 0;
         run(t, NULL, (char *)turned + (most - n) * (int64_t)x_row, w, n, m, k, y);
-        for (int64_t i = 0; i < n; i += 9) wrong += memcmp(y + (n - 1 - i) * m, alone + i * m, y_row) != 0;
+        for (int64_t i = 0; i < n; i += EVERY) wrong += memcmp(y + (n - 1 - i) * m, alone + i * m, y_row) != 0;
         CHECK_INT(wrong, 0);
     }
     int64_t n = 19;
     for (int i = 0; i < (t->path == PVA_TENSOR_CORES ? ALL_TILES : PORTABLE_TILES); i++) {
         int64_t wrong = 0;
         run(t, &tiles[i], x, w, n, m, k, y);
-        for (int64_t r = 0; r < n; r += 9) wrong += memcmp(y + r * m, alone + r * m, y_row) != 0;
+        for (int64_t r = 0; r < n; r += EVERY) wrong += memcmp(y + r * m, alone + r * m, y_row) != 0;
         if (wrong) fprintf(stderr, "%s: tile %dx%d split %d\n", t->name, tiles[i].bm, tiles[i].bn, tiles[i].split);
         CHECK_INT(wrong, 0);
     }
@@ -196,8 +197,8 @@ int main(void) {
     };
     twin_start();
     twin_check_comparators();
-    for (int t = 0; t < N_KINDS; t++) {
-        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++) {
+    for (int t = 0; t < N_KINDS && !check_failures; t++) {
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes && !check_failures; s++) {
             twin_shift = s % 3 == 2 ? 4 : 0; /* not aligned for wide copies */
             check_shape(&kinds[t], shapes[s][0], shapes[s][1], shapes[s][2]);
         }
@@ -205,7 +206,7 @@ int main(void) {
         check_empty(&kinds[t]);
         check_not_finite(&kinds[t]);
         check_teeth(&kinds[t]);
-        check_invariance(&kinds[t], 37, 1096);
+        if (!check_failures) check_invariance(&kinds[t], 19, 1032);
     }
     return check_report("twin_linear");
 }

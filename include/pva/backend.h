@@ -39,10 +39,10 @@ struct pva_tensor {
 };
 
 struct pva_backend_settings {
-    int device;          /* GPU index; ignored on the CPU */
+    int device;          /* GPU index among those that this process sees; ignored on the CPU */
     int n_threads;       /* CPU threads; 0: what OMP_NUM_THREADS or the affinity mask allows */
     size_t memory_limit; /* bytes this process may hold on the device; 0: no limit of ours */
-    const char *isa;     /* CPU: force "c", "avx2", "avx512", "avx512bf16" or "amx"; NULL: the best this machine has */
+    const char *isa;     /* CPU: force "c", "avx2", "avx512", "avx512bf16" or "amx"; GPU: "portable" for no tensor cores; NULL: the best there is */
 };
 
 struct pva_backend_info {
@@ -51,7 +51,8 @@ struct pva_backend_info {
     int n_threads;          /* CPU threads in use; 0 on a GPU */
     size_t memory_total;    /* bytes on the device */
     char id[48];            /* tells physical devices apart, whatever their index here (a GPU's UUID); "" on the CPU */
-    size_t memory_used;     /* bytes this backend has allocated (bound host memory not counted) */
+    size_t memory_used;     /* bytes this backend has allocated (bound host memory not counted on the CPU) */
+    char versions[64];      /* "CUDA 13.0, driver for 13.0"; "" on the CPU */
 };
 
 /* Keys and values of all sequences of a session, in pages of page_size positions. Page tables are per slot: position p of slot s
@@ -157,10 +158,10 @@ struct pva_backend_ops {
     int (*sample)(struct pva_backend *be, struct pva_tensor logits, struct pva_tensor temperatures, struct pva_tensor draws,
                   struct pva_tensor tokens, struct pva_error *err);
 
-    /* z = x W_enc + b_enc, and of it the latents with z > threshold (strictly).   x F32 [n, d]; indices I32 [n, count], ascending, and
-     * values F32 [n, count]: of row i the first tallies[i][ACTIVE] entries are set, the others are left undefined; tallies I32 [n, 3]: number
-     * of active latents, number with |z - threshold| < 1e-3 |threshold|, the lowest latent whose z is not finite (-1: none).
-     * Float32 throughout. The products are summed by fused multiply-adds over 256 elements of x in their order, these sums are added in
+    /* z = x W_enc + b_enc, and of it the latents with z > threshold (strictly).   x F32 [n, d]; indices I32 [n, count] and values F32 [n, count] have room
+     * for all: the active latents of row 0, ascending, then those of row 1 directly after them, and so on; what lies behind the last is undefined.
+     * tallies I32 [n, 3]: a row's number of active latents, its number with |z - threshold| < 1e-3 |threshold|, the lowest latent whose z is not finite
+     * (-1: none). Float32 throughout. The products are summed by fused multiply-adds over 256 elements of x in their order, these sums are added in
      * their order, then b_enc: the same bits in every instruction set of the CPU. */
     int (*jumprelu_encode)(struct pva_backend *be, struct pva_tensor x, const struct pva_jumprelu *sae, struct pva_tensor indices,
                            struct pva_tensor values, struct pva_tensor tallies, struct pva_error *err);

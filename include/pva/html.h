@@ -20,6 +20,8 @@ int pva_html_close(struct pva_html **page, struct pva_error *err);
 
 /* A heading with a place in the list of contents at the top. id: letters, digits and dashes, once per page. */
 void pva_html_section(struct pva_html *page, const char *id, const char *title);
+/* From here on, what is written comes first on the page, before the sections: a summary is known last. */
+void pva_html_lead(struct pva_html *page);
 void pva_html_heading(struct pva_html *page, const char *title); /* below a section */
 
 /* `kind`: "" a paragraph, "lead" the sentences that matter most, "note" an aside, "warning" what limits a result. */

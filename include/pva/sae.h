@@ -62,7 +62,8 @@ void pva_sparse_free(struct pva_sparse *s);
 
 /* x: [n, d_model] in host memory, finite. The dense [n, n_latents] is never written. A row's result does not depend on the other rows, the number of
  * threads or the CPU's instruction set (backend.h, jumprelu_encode). W_enc is used where it is mapped; a compressed, column-major or not float32 one is
- * converted once and kept. A W_enc with a NaN or an infinity is PVA_INPUT and names the latent. Not for several threads with one `sae`. */
+ * converted once and kept. A W_enc with a NaN or an infinity is PVA_INPUT and names the latent.
+ * Besides the result it takes at most 32 MiB on the host, and on the device 32 MiB, 4096 rows of x, and W_enc (a GPU) or about 2 MiB a thread (the CPU). Not for several threads with one `sae`. */
 int pva_sae_encode(const struct pva_sae *sae, const struct pva_backend_ops *ops, struct pva_backend *be, const float *x, int64_t n,
                    struct pva_sparse *out, struct pva_error *err);
 

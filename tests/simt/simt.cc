@@ -10,15 +10,10 @@
 #include <sys/mman.h>
 #include <time.h>
 #include <vector>
-#if !defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SIMT_UCONTEXT)
+#define SIMT_OWN_SWITCH 1
+#else
 #include <ucontext.h>
-#endif
-#if defined(__SANITIZE_ADDRESS__)
-#define SIMT_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define SIMT_ASAN 1
-#endif
 #endif
 #ifdef SIMT_ASAN
 #include <sanitizer/asan_interface.h>
@@ -33,7 +28,7 @@ dim3 blockDim, gridDim;
 
 /* ---- changing stacks ---- */
 
-#if defined(__x86_64__)
+#ifdef SIMT_OWN_SWITCH
 /* Saves what the System V ABI asks a callee to keep, and the stack pointer; the rest the compiler has saved. */
 extern "C" void simt_switch(void **save, void *load);
 asm(".text\n.globl simt_switch\n.type simt_switch,@function\nsimt_switch:\n"
@@ -61,7 +56,7 @@ struct fibre {
     unsigned mask;
     int argument, width;
     uint64_t value, answer;
-#if !defined(__x86_64__)
+#ifndef SIMT_OWN_SWITCH
     ucontext_t context;
 #endif
 };
@@ -69,7 +64,7 @@ struct fibre {
 fibre fibres[MOST_THREADS];
 int n_threads, current; /* current: the running fibre, -1: the scheduler */
 void *scheduler_at;
-#if !defined(__x86_64__)
+#ifndef SIMT_OWN_SWITCH
 ucontext_t scheduler_context;
 #endif
 const simt_kernel *kernel;
@@ -104,7 +99,7 @@ void switch_to_scheduler(bool leaving) {
     void *fake = nullptr;
     __sanitizer_start_switch_fiber(leaving ? nullptr : &fake, scheduler_stack, scheduler_size);
 #endif
-#if defined(__x86_64__)
+#ifdef SIMT_OWN_SWITCH
     simt_switch(&f->at, scheduler_at);
 #else
     swapcontext(&f->context, &scheduler_context);
@@ -132,7 +127,7 @@ void switch_to_fibre(int i) {
     void *fake = nullptr;
     __sanitizer_start_switch_fiber(&fake, f->stack, STACK);
 #endif
-#if defined(__x86_64__)
+#ifdef SIMT_OWN_SWITCH
     simt_switch(&scheduler_at, f->at);
 #else
     swapcontext(&scheduler_context, &f->context);
@@ -154,7 +149,7 @@ void prepare(int i) {
     }
     f->state = READY;
     f->thread = {(unsigned)i % blockDim.x, (unsigned)i / blockDim.x % blockDim.y, (unsigned)i / blockDim.x / blockDim.y};
-#if defined(__x86_64__)
+#ifdef SIMT_OWN_SWITCH
     void **top = (void **)(f->stack + STACK);
     *--top = nullptr; /* in place of a return address, as run_fibre does not return; its frame is aligned by it */
     *--top = (void *)run_fibre;

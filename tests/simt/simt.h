@@ -5,7 +5,7 @@
  *   a barrier or warp operation that not all its threads reach         the launch fails, cudaGetLastError says so, simt_message() where
  *   threads that wait at different barriers                            the same
  *   a grid, block or shared memory that a device would refuse          the same
- *   reads and writes outside of device or shared memory                AddressSanitizer, to the byte
+ *   reads and writes outside of device or shared memory                AddressSanitizer, to the byte (static shared memory: gcc only)
  *   misaligned vector accesses                                         UndefinedBehaviorSanitizer
  *   shared or device memory read before it was written                 both start as NaN in every block and allocation
  *   results that depend on which thread comes first (races)            simt_set_order(): run twice, compare
@@ -22,6 +22,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define SIMT_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SIMT_ASAN 1
+#endif
+#endif
+
+#define CUDART_VERSION 0
 #define PVA_SIMT 1 /* for the few places where a kernel has a path that only a device can run */
 
 #ifdef __cplusplus
@@ -56,6 +65,9 @@ enum cudaDeviceAttr {
 enum { cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0 };
 struct cudaDeviceProp {
     char name[256];
+    struct {
+        char bytes[16];
+    } uuid;
     int major, minor, multiProcessorCount;
     size_t totalGlobalMem, sharedMemPerBlockOptin;
 };

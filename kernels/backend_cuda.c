@@ -1,0 +1,477 @@
+/* backend_cuda.c - the table of operations on one GPU: checks shapes, moves memory, starts the kernels on one stream.
+ *
+ * Everything is asynchronous but download and sync. Uploads go through pinned memory, so the caller's may be reused at once. What a kernel finds
+ * wrong (a token outside of the vocabulary) it writes down on the device; download and sync read it and report it. */
+#include "backend_cuda.h"
+#include "cuda_check.h"
+#include "kernels.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct pva_buffer {
+    char *data; /* device memory */
+    size_t bytes;
+};
+
+enum { SLOTS = 8, SLOT_BYTES = 2 << 20 };
+
+struct pva_backend {
+    int device;
+    struct cudaDeviceProp prop;
+    enum pva_cuda_path path;
+    cudaStream_t stream;
+    size_t used, limit;
+
+    char *pinned; /* [SLOTS][SLOT_BYTES] */
+    cudaEvent_t copied[SLOTS];
+    int slot; /* the next one */
+
+    char *work; /* of the kernels; its first PVA_CUDA_COUNTERS bytes are zero between them */
+    size_t work_bytes;
+    int32_t *fault;        /* device [2] */
+    int32_t *pinned_fault; /* host copy */
+
+    float *cosines, *sines; /* device [rope_positions, rope_half] */
+    int64_t rope_positions, rope_half;
+    float rope_theta;
+};
+
+#define TRY(call) \
+    do { \
+        if (call) return err->code; \
+    } while (0)
+
+/* A launcher's status. `stage` is what the operation was; a failure of an earlier kernel may show here first. */
+static int started(const struct pva_backend *be, int status, const char *stage, const char *file, int line, struct pva_error *err) {
+    if (!status) return PVA_OK;
+    return pva_fail(err, PVA_IO, "GPU %d, %s: %s (%s), at %s:%d", be->device, stage, cudaGetErrorName((cudaError_t)status),
+                    cudaGetErrorString((cudaError_t)status), file, line);
+}
+#define START(be, stage, launch, err) started(be, launch, stage, __FILE__, __LINE__, err)
+
+/* ---- tensors ---- */
+
+static size_t tensor_bytes(struct pva_tensor t) { return (size_t)t.rows * (size_t)t.cols * pva_dtype_size(t.dtype); }
+
+static void *data_of(struct pva_tensor t) {
+    PVA_ASSERT(t.buffer && t.rows >= 0 && t.cols >= 0 && t.offset + tensor_bytes(t) <= t.buffer->bytes);
+    return t.buffer->data + t.offset;
+}
+static float *f32_of(struct pva_tensor t) {
+    PVA_ASSERT(t.dtype == PVA_F32);
+    return data_of(t);
+}
+static int32_t *i32_of(struct pva_tensor t, int64_t n) {
+    PVA_ASSERT(t.dtype == PVA_I32 && t.rows == n && t.cols == 1);
+    return data_of(t);
+}
+static void *either_of(struct pva_tensor t) {
+    PVA_ASSERT(t.dtype == PVA_F32 || t.dtype == PVA_BF16);
+    return data_of(t);
+}
+
+/* ---- device ---- */
+
+static int no_device(cudaError_t status, struct pva_error *err) {
+    char built[48];
+    snprintf(built, sizeof built, "built with CUDA %d.%d", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    if (status == cudaErrorInsufficientDriver || status == cudaErrorNoDevice || status == cudaSuccess)
+        return pva_fail(err, PVA_IO, "no GPU: %s (%s); use --backend cpu",
+                        status == cudaErrorInsufficientDriver ? "the NVIDIA driver is missing or too old" : "this process sees none (CUDA_VISIBLE_DEVICES?)",
+                        built);
+    return pva_fail(err, PVA_IO, "no GPU: %s (%s; %s); use --backend cpu", cudaGetErrorName(status), cudaGetErrorString(status), built);
+}
+
+static void cuda_close(struct pva_backend **out) {
+    struct pva_backend *be = *out;
+    if (!be) return;
+    if (be->stream) cudaStreamSynchronize(be->stream);
+    for (int i = 0; i < SLOTS; i++)
+        if (be->copied[i]) cudaEventDestroy(be->copied[i]);
+    cudaFreeHost(be->pinned);
+    cudaFreeHost(be->pinned_fault);
+    cudaFree(be->work);
+    cudaFree(be->fault);
+    cudaFree(be->cosines);
+    cudaFree(be->sines);
+    if (be->stream) cudaStreamDestroy(be->stream);
+    free(be);
+    *out = NULL;
+}
+
+/* Device memory of ours, counted. */
+static int take(struct pva_backend *be, size_t bytes, void **out, struct pva_error *err) {
+    *out = NULL;
+    if (be->limit && (be->used > be->limit || bytes > be->limit - be->used))
+        return pva_fail(err, PVA_IO, "%.2f GiB more would pass the limit of --gpu-memory, %.2f GiB (%.2f GiB in use)", (double)bytes / 0x1p30,
+                        (double)be->limit / 0x1p30, (double)be->used / 0x1p30);
+    cudaError_t status = cudaMalloc(out, bytes ? bytes : 1);
+    if (status) {
+        size_t left = 0, total = 0;
+        cudaGetLastError(); /* else the next launch would report it */
+        *out = NULL;
+        cudaMemGetInfo(&left, &total);
+        return pva_fail(err, PVA_IO, "GPU %d has no %.2f GiB left: %.2f of %.2f GiB are free, %.2f GiB are this process's (%s); take a smaller --batch-size or a larger GPU",
+                        be->device, (double)bytes / 0x1p30, (double)left / 0x1p30, (double)total / 0x1p30, (double)be->used / 0x1p30,
+                        cudaGetErrorName(status));
+    }
+    be->used += bytes;
+    return PVA_OK;
+}
+
+static int open_device(struct pva_backend *be, struct pva_error *err) {
+    PVA_CUDA_TRY(cudaSetDevice(be->device), err);
+    PVA_CUDA_TRY(cudaGetDeviceProperties(&be->prop, be->device), err);
+    PVA_CUDA_TRY(cudaStreamCreateWithFlags(&be->stream, cudaStreamNonBlocking), err);
+    PVA_CUDA_TRY(cudaHostAlloc((void **)&be->pinned, (size_t)SLOTS * SLOT_BYTES, cudaHostAllocDefault), err);
+    PVA_CUDA_TRY(cudaHostAlloc((void **)&be->pinned_fault, 2 * sizeof(int32_t), cudaHostAllocDefault), err);
+    for (int i = 0; i < SLOTS; i++) PVA_CUDA_TRY(cudaEventCreateWithFlags(&be->copied[i], cudaEventDisableTiming), err);
+    TRY(take(be, 2 * sizeof(int32_t), (void **)&be->fault, err));
+    PVA_CUDA_TRY(cudaMemsetAsync(be->fault, 0, 2 * sizeof(int32_t), be->stream), err);
+    PVA_CUDA_TRY(cudaStreamSynchronize(be->stream), err);
+    return PVA_OK;
+}
+
+static int cuda_open(const struct pva_backend_settings *settings, struct pva_backend **out, struct pva_error *err) {
+    int count = 0;
+    cudaError_t status = cudaGetDeviceCount(&count);
+    if (status || count < 1) return no_device(status, err);
+    if (settings->isa && strcmp(settings->isa, "portable"))
+        return pva_fail(err, PVA_USAGE, "--isa %s is of a CPU; with a GPU it may be portable (no tensor cores), or is left out", settings->isa);
+    if (settings->device < 0 || settings->device >= count)
+        return pva_fail(err, PVA_USAGE, "GPU %d is asked for, this process sees %d (0 to %d)", settings->device, count, count - 1);
+    struct pva_backend *be = calloc(1, sizeof *be);
+    if (!be) return pva_fail(err, PVA_IO, "out of memory");
+    be->device = settings->device;
+    be->limit = settings->memory_limit;
+    if (open_device(be, err)) {
+        char why[64];
+        snprintf(why, sizeof why, "GPU %d of %d", settings->device, count);
+        cuda_close(&be);
+        return pva_error_prefix(err, "%s", why);
+    }
+    be->path = be->prop.major >= 8 && !settings->isa ? PVA_TENSOR_CORES : PVA_PORTABLE;
+    *out = be;
+    return PVA_OK;
+}
+
+static void cuda_describe(const struct pva_backend *be, struct pva_backend_info *info) {
+    int runtime = 0, driver = 0;
+    memset(info, 0, sizeof *info);
+    snprintf(info->device, sizeof info->device, "%.60s (sm_%d%d%s)", be->prop.name, be->prop.major, be->prop.minor,
+             be->path == PVA_PORTABLE ? ", no tensor cores" : "");
+    cudaRuntimeGetVersion(&runtime);
+    cudaDriverGetVersion(&driver);
+    snprintf(info->versions, sizeof info->versions, "CUDA %d.%d, driver for %d.%d", runtime / 1000, runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);
+    for (int i = 0; i < 16; i++) snprintf(info->id + 2 * i, 3, "%02x", (unsigned char)be->prop.uuid.bytes[i]);
+    info->memory_total = be->prop.totalGlobalMem;
+    info->memory_used = be->used;
+}
+
+static int cuda_count(void) {
+    int count = 0;
+    return cudaGetDeviceCount(&count) ? 0 : count;
+}
+
+/* ---- memory ---- */
+
+/* Waits for everything and reports what went wrong since the last time. */
+static int finish(struct pva_backend *be, const char *stage, struct pva_error *err) {
+    static const char *const what[] = {"", "a token id outside of the vocabulary", "a row outside of its tensor", "a direction outside of its table",
+                                       "a slot, position or page outside of the cache"};
+    TRY(START(be, stage, cudaMemcpyAsync(be->pinned_fault, be->fault, 2 * sizeof(int32_t), cudaMemcpyDeviceToHost, be->stream), err));
+    TRY(START(be, stage, cudaStreamSynchronize(be->stream), err));
+    int32_t kind = be->pinned_fault[0], value = be->pinned_fault[1];
+    if (kind == PVA_FAULT_NONE) return PVA_OK;
+    TRY(START(be, stage, cudaMemsetAsync(be->fault, 0, 2 * sizeof(int32_t), be->stream), err));
+    return pva_fail(err, kind == PVA_FAULT_TOKEN ? PVA_INPUT : PVA_BUG, "GPU %d met %s: %d", be->device,
+                    kind > 0 && kind < (int)(sizeof what / sizeof *what) ? what[kind] : "an unknown fault", value);
+}
+
+static int new_buffer(struct pva_backend *be, size_t bytes, struct pva_buffer **out, struct pva_error *err) {
+    struct pva_buffer *b = calloc(1, sizeof *b);
+    if (!b) return pva_fail(err, PVA_IO, "out of memory");
+    if (take(be, bytes, (void **)&b->data, err)) {
+        free(b);
+        return err->code;
+    }
+    b->bytes = bytes;
+    *out = b;
+    return PVA_OK;
+}
+
+static void cuda_free(struct pva_backend *be, struct pva_buffer **buffer) {
+    if (!*buffer) return;
+    cudaFree((*buffer)->data); /* waits for kernels that still use it */
+    be->used -= (*buffer)->bytes;
+    free(*buffer);
+    *buffer = NULL;
+}
+
+static int cuda_alloc(struct pva_backend *be, size_t bytes, struct pva_buffer **out, struct pva_error *err) {
+    TRY(new_buffer(be, bytes, out, err));
+    if (bytes && START(be, "clearing memory", cudaMemsetAsync((*out)->data, 0, bytes, be->stream), err)) cuda_free(be, out);
+    return err->code;
+}
+
+/* The pinned slot whose turn it is, once its last copy is through. */
+static int next_slot(struct pva_backend *be, int *slot, struct pva_error *err) {
+    *slot = be->slot;
+    be->slot = (be->slot + 1) % SLOTS;
+    return START(be, "waiting for an upload", cudaEventSynchronize(be->copied[*slot]), err);
+}
+
+static int to_device(struct pva_backend *be, char *dst, const char *host, size_t bytes, struct pva_error *err) {
+    for (size_t at = 0; at < bytes; at += SLOT_BYTES) {
+        size_t piece = bytes - at < SLOT_BYTES ? bytes - at : SLOT_BYTES;
+        int slot;
+        TRY(next_slot(be, &slot, err));
+        char *pinned = be->pinned + (size_t)slot * SLOT_BYTES;
+        memcpy(pinned, host + at, piece);
+        TRY(START(be, "upload", cudaMemcpyAsync(dst + at, pinned, piece, cudaMemcpyHostToDevice, be->stream), err));
+        TRY(START(be, "upload", cudaEventRecord(be->copied[slot], be->stream), err));
+    }
+    return PVA_OK;
+}
+
+static int cuda_bind(struct pva_backend *be, const void *host, size_t bytes, struct pva_buffer **out, struct pva_error *err) {
+    TRY(new_buffer(be, bytes, out, err));
+    if (to_device(be, (*out)->data, host, bytes, err)) cuda_free(be, out);
+    return err->code;
+}
+
+static int cuda_upload(struct pva_backend *be, struct pva_tensor dst, const void *host, struct pva_error *err) {
+    return to_device(be, data_of(dst), host, tensor_bytes(dst), err);
+}
+
+/* All slots at once in turn: the copy of one piece runs while the last one is read. */
+static int cuda_download(struct pva_backend *be, struct pva_tensor src, void *host, struct pva_error *err) {
+    const char *from = data_of(src);
+    size_t bytes = tensor_bytes(src), sent = 0, read = 0;
+    int begin = be->slot, waiting = 0;
+    while (read < bytes) {
+        while (sent < bytes && waiting < SLOTS) {
+            size_t piece = bytes - sent < SLOT_BYTES ? bytes - sent : SLOT_BYTES;
+            int slot;
+            TRY(next_slot(be, &slot, err));
+            TRY(START(be, "download", cudaMemcpyAsync(be->pinned + (size_t)slot * SLOT_BYTES, from + sent, piece, cudaMemcpyDeviceToHost, be->stream), err));
+            TRY(START(be, "download", cudaEventRecord(be->copied[slot], be->stream), err));
+            sent += piece, waiting++;
+        }
+        size_t piece = bytes - read < SLOT_BYTES ? bytes - read : SLOT_BYTES;
+        TRY(START(be, "download", cudaEventSynchronize(be->copied[begin]), err));
+        memcpy((char *)host + read, be->pinned + (size_t)begin * SLOT_BYTES, piece);
+        read += piece, waiting--;
+        begin = (begin + 1) % SLOTS;
+    }
+    return finish(be, "download", err);
+}
+
+static int cuda_sync(struct pva_backend *be, struct pva_error *err) { return finish(be, "sync", err); }
+
+/* Work memory of at least this size. It only grows, and is large enough after the first passes. */
+static int need_work(struct pva_backend *be, size_t bytes, struct pva_error *err) {
+    if (bytes <= be->work_bytes) return PVA_OK;
+    cudaFree(be->work);
+    be->used -= be->work_bytes;
+    be->work = NULL, be->work_bytes = 0;
+    bytes = (bytes + (1 << 20) - 1) >> 20 << 20;
+    if (take(be, bytes, (void **)&be->work, err)) return pva_error_prefix(err, "work memory of the kernels");
+    be->work_bytes = bytes;
+    return START(be, "clearing memory", cudaMemsetAsync(be->work, 0, PVA_CUDA_COUNTERS, be->stream), err);
+}
+
+/* ---- operations ---- */
+
+static int cuda_convert(struct pva_backend *be, struct pva_tensor src, struct pva_tensor dst, struct pva_error *err) {
+    PVA_ASSERT(src.rows * src.cols == dst.rows * dst.cols);
+    PVA_ASSERT(src.dtype == PVA_F32 || src.dtype == PVA_BF16 || src.dtype == PVA_F16);
+    return START(be, "convert", pva_cuda_convert(data_of(src), src.dtype, either_of(dst), dst.dtype, src.rows * src.cols, be->stream), err);
+}
+
+static int cuda_embed(struct pva_backend *be, struct pva_tensor ids, struct pva_tensor table, float scale, int round_bf16, struct pva_tensor y,
+                      struct pva_error *err) {
+    PVA_ASSERT(table.cols == y.cols);
+    return START(be, "embed",
+                 pva_cuda_embed(i32_of(ids, y.rows), y.rows, either_of(table), table.dtype, table.rows, y.cols, scale, round_bf16, f32_of(y), be->fault,
+                                be->stream),
+                 err);
+}
+
+static int cuda_rmsnorm(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, float eps, struct pva_tensor y, struct pva_error *err) {
+    PVA_ASSERT(w.rows == 1 && w.cols == x.cols && y.rows == x.rows && y.cols == x.cols);
+    return START(be, "rmsnorm", pva_cuda_rmsnorm(f32_of(x), f32_of(w), eps, x.rows, x.cols, either_of(y), y.dtype, be->stream), err);
+}
+
+static int cuda_rmsnorm_add(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, float eps, struct pva_tensor resid, struct pva_error *err) {
+    PVA_ASSERT(w.rows == 1 && w.cols == x.cols && resid.rows == x.rows && resid.cols == x.cols);
+    return START(be, "rmsnorm_add", pva_cuda_rmsnorm_add(f32_of(x), f32_of(w), eps, x.rows, x.cols, f32_of(resid), be->stream), err);
+}
+
+static int cuda_linear(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, struct pva_tensor y, struct pva_error *err) {
+    PVA_ASSERT(x.cols == w.cols && y.rows == x.rows && y.cols == w.rows && !(x.dtype == PVA_BF16 && w.dtype == PVA_F32));
+    TRY(need_work(be, pva_cuda_linear_bytes(x.rows, w.rows, x.cols), err));
+    return START(be, "linear", pva_cuda_linear(either_of(x), x.dtype, either_of(w), w.dtype, x.rows, w.rows, x.cols, f32_of(y), be->path, be->work, be->stream),
+                 err);
+}
+
+static struct pva_cuda_kv kv_of(const struct pva_kv_cache *kv) {
+    return (struct pva_cuda_kv){
+        .k = either_of(kv->k), .v = either_of(kv->v), .type = kv->k.dtype, .page_table = data_of(kv->page_table), .n_slots = (int)kv->page_table.rows,
+        .max_pages = (int)kv->page_table.cols, .n_layers = kv->n_layers, .n_pages = kv->n_pages, .page_size = kv->page_size, .n_kv_heads = kv->n_kv_heads,
+        .d_head = kv->d_head,
+    };
+}
+
+/* The angles of all positions that the cache's tables have: which ones come is known on the device only. */
+static int need_angles(struct pva_backend *be, int64_t positions, int64_t half, float theta, struct pva_error *err) {
+    if (positions <= be->rope_positions && half == be->rope_half && theta == be->rope_theta) return PVA_OK;
+    size_t old = (size_t)(be->rope_positions * be->rope_half) * sizeof(float), bytes = (size_t)(positions * half) * sizeof(float);
+    cudaFree(be->cosines);
+    cudaFree(be->sines);
+    be->cosines = be->sines = NULL;
+    be->rope_positions = 0;
+    be->used -= 2 * old;
+    float *host = malloc(2 * bytes);
+    if (!host) return pva_fail(err, PVA_IO, "out of memory for %lld positions", (long long)positions);
+    pva_cuda_rope_angles(theta, 0, positions, half, host, host + positions * half);
+    if (!take(be, bytes, (void **)&be->cosines, err)) {
+        if (take(be, bytes, (void **)&be->sines, err)) {
+            cudaFree(be->cosines);
+            be->cosines = NULL;
+            be->used -= bytes;
+        } else {
+            be->rope_positions = positions, be->rope_half = half, be->rope_theta = theta;
+            if (!to_device(be, (char *)be->cosines, (const char *)host, bytes, err)) to_device(be, (char *)be->sines, (const char *)host + bytes, bytes, err);
+        }
+    }
+    free(host);
+    return err->code;
+}
+
+static void check_cache(const struct pva_attention_shape *shape, const struct pva_kv_cache *kv, int layer) {
+    PVA_ASSERT(kv->d_head == shape->d_head && kv->n_kv_heads == shape->n_kv_heads && layer >= 0 && layer < kv->n_layers);
+    PVA_ASSERT(kv->page_table.dtype == PVA_I32 && kv->k.dtype == kv->v.dtype && kv->k.cols == kv->d_head);
+    PVA_ASSERT(kv->k.rows == (int64_t)kv->n_layers * kv->n_pages * kv->n_kv_heads * kv->page_size && kv->v.rows == kv->k.rows);
+}
+
+static int cuda_rope_store(struct pva_backend *be, struct pva_tensor q, struct pva_tensor k, struct pva_tensor v, struct pva_tensor slots,
+                           struct pva_tensor positions, float theta, const struct pva_attention_shape *shape, const struct pva_kv_cache *kv, int layer,
+                           struct pva_error *err) {
+    int64_t n = q.rows;
+    int d = shape->d_head;
+    check_cache(shape, kv, layer);
+    PVA_ASSERT(d % 2 == 0 && q.cols == shape->n_heads * d && k.cols == shape->n_kv_heads * d && v.cols == k.cols && k.rows == n && v.rows == n);
+    TRY(need_angles(be, kv->page_table.cols * kv->page_size, d / 2, theta, err));
+    struct pva_cuda_kv cache = kv_of(kv);
+    return START(be, "rope_store",
+                 pva_cuda_rope_store(f32_of(q), f32_of(k), f32_of(v), i32_of(slots, n), i32_of(positions, n), n, shape->n_heads, be->cosines, be->sines,
+                                     be->rope_positions, &cache, layer, be->fault, be->stream),
+                 err);
+}
+
+static int cuda_attention(struct pva_backend *be, struct pva_tensor q, struct pva_tensor slots, struct pva_tensor positions,
+                          const struct pva_attention_shape *shape, const struct pva_kv_cache *kv, int layer, struct pva_tensor out,
+                          struct pva_error *err) {
+    int64_t n = q.rows;
+    check_cache(shape, kv, layer);
+    PVA_ASSERT(q.cols == shape->n_heads * shape->d_head && out.rows == n && out.cols == q.cols);
+    struct pva_cuda_kv cache = kv_of(kv);
+    TRY(need_work(be, pva_cuda_attention_bytes(n, shape->n_heads, &cache, shape->window), err));
+    return START(be, "attention",
+                 pva_cuda_attention(f32_of(q), i32_of(slots, n), i32_of(positions, n), n, shape, &cache, layer, either_of(out), out.dtype, be->work, be->fault,
+                                    be->stream),
+                 err);
+}
+
+static int cuda_geglu(struct pva_backend *be, struct pva_tensor gate, struct pva_tensor up, struct pva_tensor y, struct pva_error *err) {
+    PVA_ASSERT(up.rows == gate.rows && up.cols == gate.cols && y.rows == gate.rows && y.cols == gate.cols);
+    return START(be, "geglu", pva_cuda_geglu(f32_of(gate), f32_of(up), gate.rows * gate.cols, either_of(y), y.dtype, be->stream), err);
+}
+
+static int cuda_gather_rows(struct pva_backend *be, struct pva_tensor src, struct pva_tensor rows, struct pva_tensor dst, struct pva_error *err) {
+    PVA_ASSERT(src.cols == dst.cols);
+    return START(be, "gather_rows",
+                 pva_cuda_gather_rows(f32_of(src), src.rows, src.cols, i32_of(rows, dst.rows), dst.rows, f32_of(dst), be->fault, be->stream), err);
+}
+
+static int cuda_add_direction(struct pva_backend *be, struct pva_tensor x, struct pva_tensor directions, struct pva_tensor which,
+                              struct pva_tensor coefficients, struct pva_error *err) {
+    PVA_ASSERT(directions.cols == x.cols && coefficients.rows == x.rows && coefficients.cols == 1);
+    return START(be, "add_direction",
+                 pva_cuda_add_direction(f32_of(x), x.rows, x.cols, f32_of(directions), directions.rows, i32_of(which, x.rows), f32_of(coefficients), be->fault,
+                                        be->stream),
+                 err);
+}
+
+static int cuda_ablate_direction(struct pva_backend *be, struct pva_tensor x, struct pva_tensor directions, struct pva_tensor which,
+                                 struct pva_error *err) {
+    PVA_ASSERT(directions.cols == x.cols);
+    return START(be, "ablate_direction",
+                 pva_cuda_ablate_direction(f32_of(x), x.rows, x.cols, f32_of(directions), directions.rows, i32_of(which, x.rows), be->fault, be->stream), err);
+}
+
+static int cuda_softcap(struct pva_backend *be, struct pva_tensor logits, float cap, struct pva_error *err) {
+    return START(be, "softcap", pva_cuda_softcap(f32_of(logits), logits.rows * logits.cols, cap, be->stream), err);
+}
+
+static int cuda_sample(struct pva_backend *be, struct pva_tensor logits, struct pva_tensor temperatures, struct pva_tensor draws,
+                       struct pva_tensor tokens, struct pva_error *err) {
+    int64_t n = logits.rows, v = logits.cols;
+    PVA_ASSERT(v > 0 && temperatures.rows == n && temperatures.cols == 1 && draws.rows == n && draws.dtype == PVA_F64);
+    TRY(need_work(be, PVA_CUDA_COUNTERS + pva_cuda_sample_bytes(n, v), err));
+    return START(be, "sample",
+                 pva_cuda_sample(f32_of(logits), n, v, f32_of(temperatures), data_of(draws), i32_of(tokens, n), be->work + PVA_CUDA_COUNTERS, be->stream), err);
+}
+
+static int cuda_jumprelu_encode(struct pva_backend *be, struct pva_tensor x, const struct pva_jumprelu *sae, struct pva_tensor indices,
+                                struct pva_tensor values, struct pva_tensor tallies, struct pva_error *err) {
+    int64_t n = x.rows, d = x.cols, m = sae->w_enc.cols;
+    PVA_ASSERT(sae->w_enc.rows == d && sae->b_enc.cols == m && sae->threshold.cols == m && sae->w_enc.offset % sizeof(float) == 0);
+    PVA_ASSERT(sae->first >= 0 && sae->count >= 0 && sae->first <= m && sae->count <= m - sae->first);
+    PVA_ASSERT(indices.dtype == PVA_I32 && indices.rows == n && indices.cols == sae->count && values.rows == n && values.cols == sae->count);
+    PVA_ASSERT(tallies.dtype == PVA_I32 && tallies.rows == n && tallies.cols == PVA_JUMPRELU_TALLIES);
+    TRY(need_work(be, PVA_CUDA_COUNTERS + pva_cuda_jumprelu_bytes(n, sae->count), err));
+    return START(be, "jumprelu_encode",
+                 pva_cuda_jumprelu(f32_of(x), n, d, f32_of(sae->w_enc), f32_of(sae->b_enc), f32_of(sae->threshold), m, sae->first, sae->count, data_of(indices),
+                                   f32_of(values), data_of(tallies), be->work + PVA_CUDA_COUNTERS, be->stream),
+                 err);
+}
+
+static const struct pva_backend_ops backend_cuda = {
+    .name = "cuda",
+    .open = cuda_open,
+    .close = cuda_close,
+    .describe = cuda_describe,
+    .alloc = cuda_alloc,
+    .bind = cuda_bind,
+    .free = cuda_free,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .sync = cuda_sync,
+    .convert = cuda_convert,
+    .embed = cuda_embed,
+    .rmsnorm = cuda_rmsnorm,
+    .rmsnorm_add = cuda_rmsnorm_add,
+    .linear = cuda_linear,
+    .rope_store = cuda_rope_store,
+    .attention = cuda_attention,
+    .geglu = cuda_geglu,
+    .gather_rows = cuda_gather_rows,
+    .add_direction = cuda_add_direction,
+    .ablate_direction = cuda_ablate_direction,
+    .softcap = cuda_softcap,
+    .sample = cuda_sample,
+    .jumprelu_encode = cuda_jumprelu_encode,
+    .count = cuda_count,
+};
+
+const struct pva_backend_ops *pva_backend_cuda_find(struct pva_error *err) {
+    int count = 0;
+    cudaError_t status = cudaGetDeviceCount(&count);
+    if (!status && count > 0) return &backend_cuda;
+    no_device(status, err);
+    return NULL;
+}

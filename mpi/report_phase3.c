@@ -1,0 +1,223 @@
+/* The report on phase 3: how well the latents predict on problems they were not chosen on. */
+#include "report.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_PREDICTORS = 12, MOST_TEMPERATURES = 16 };
+
+static double number(const json_t *o, const char *key) {
+    const json_t *v = json_object_get(o, key);
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+static double at(const json_t *array, size_t i) {
+    const json_t *v = json_array_get(array, i);
+    return json_is_number(v) ? json_number_value(v) : NAN;
+}
+static const char *text(const json_t *o, const char *key) {
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
+}
+
+static void predictor_table(struct report *r, const json_t *predictors) {
+    const char *names[MOST_PREDICTORS], *labels[MOST_PREDICTORS];
+    double column[9][MOST_PREDICTORS];
+    static const char *const keys[] = {"average_precision", "base_rate", "f1", "f1_always_positive", "mcc", "balanced_accuracy"};
+    size_t n = json_array_size(predictors);
+    if (n > MOST_PREDICTORS) n = MOST_PREDICTORS;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *p = json_array_get(predictors, i), *v = json_object_get(p, "validation");
+        names[i] = text(p, "predictor"), labels[i] = text(p, "label");
+        column[0][i] = number(v, "auroc"), column[1][i] = at(json_object_get(v, "auroc_interval"), 0), column[2][i] = at(json_object_get(v, "auroc_interval"), 1);
+        for (int k = 0; k < 6; k++) column[3 + k][i] = number(v, keys[k]);
+    }
+    const struct pva_column columns[] = {
+        {"predictor", PVA_COLUMN_TEXT, names},       {"predicts", PVA_COLUMN_TEXT, labels},      {"AUROC", PVA_COLUMN_F64, column[0]},
+        {"95 % from", PVA_COLUMN_F64, column[1]},    {"to", PVA_COLUMN_F64, column[2]},          {"average precision", PVA_COLUMN_F64, column[3]},
+        {"base rate", PVA_COLUMN_F64, column[4]},    {"F1", PVA_COLUMN_F64, column[5]},          {"F1 of always yes", PVA_COLUMN_F64, column[6]},
+        {"MCC", PVA_COLUMN_F64, column[7]},          {"balanced accuracy", PVA_COLUMN_F64, column[8]},
+    };
+    const char *const formats[] = {NULL, NULL, "%.3f", "%.3f", "%.3f", "%.3f", "%.3f", "%.3f", "%.3f", "%.3f", "%.3f"};
+    const struct pva_table table = {(int64_t)n, sizeof columns / sizeof *columns, columns};
+    pva_html_table(r->page, "On the validation part; DeLong intervals; the threshold of F1 comes from the tuning part. An AUROC of 0.5, an average precision at the base rate and an F1 "
+                            "at that of always saying yes are what no knowledge gives.", &table, formats, NULL);
+}
+
+/* ---- ROC and precision-recall, from exports/phase3-scores.csv ---- */
+
+struct scores {
+    int64_t n;
+    double *score;      /* [n_predictors, n] */
+    unsigned char *passed; /* [n] */
+    int n_predictors;
+    char names[MOST_PREDICTORS][60];
+};
+
+/* Our own file: the first four columns are task_id, part, difficulty, passed; no field holds a comma. */
+static int read_scores(const struct report *r, struct scores *s) {
+    char path[4096], *line = NULL;
+    size_t room = 0;
+    snprintf(path, sizeof path, "%s/exports/phase3-scores.csv", r->run);
+    FILE *f = fopen(path, "re");
+    if (!f) return 0;
+    int64_t most = 1 << 16;
+    s->score = malloc((size_t)most * MOST_PREDICTORS * sizeof *s->score), s->passed = malloc((size_t)most);
+    for (int row = 0; s->score && s->passed && getline(&line, &room, f) > 0 && s->n < most; row++) {
+        char *save, *cell = strtok_r(line, ",\n", &save), *cells[4 + MOST_PREDICTORS] = {0};
+        int n = 0;
+        for (; cell && n < 4 + MOST_PREDICTORS; cell = strtok_r(NULL, ",\n", &save)) cells[n++] = cell;
+        if (row == 0) {
+            s->n_predictors = n > 4 ? n - 4 : 0;
+            for (int k = 0; k < s->n_predictors; k++) snprintf(s->names[k], sizeof s->names[k], "%s", cells[4 + k]);
+        } else if (n == 4 + s->n_predictors && !strcmp(cells[1], "validation")) {
+            for (int k = 0; k < s->n_predictors; k++) s->score[k * most + s->n] = strtod(cells[4 + k], NULL);
+            s->passed[s->n++] = cells[3][0] == '1';
+        }
+    }
+    for (int k = 1; k < s->n_predictors && s->score; k++) memmove(s->score + k * s->n, s->score + k * most, (size_t)s->n * sizeof *s->score);
+    fclose(f);
+    free(line);
+    return s->n > 1;
+}
+
+struct pair {
+    double score;
+    int positive;
+};
+static int falling(const void *a, const void *b) {
+    double x = ((const struct pair *)a)->score, y = ((const struct pair *)b)->score;
+    return (x < y) - (x > y);
+}
+
+/* Points of both curves, one per distinct score; tied items move together. */
+static int64_t curves(const double *score, const unsigned char *passed, int64_t n, int failed_is_positive, double *fpr, double *tpr, double *precision) {
+    struct pair *p = malloc((size_t)n * sizeof *p);
+    int64_t positives = 0, points = 0;
+    if (!p) return 0;
+    for (int64_t i = 0; i < n; i++) p[i] = (struct pair){score[i], failed_is_positive ? !passed[i] : passed[i]}, positives += p[i].positive;
+    qsort(p, (size_t)n, sizeof *p, falling);
+    fpr[0] = tpr[0] = 0, precision[0] = NAN, points = 1;
+    int64_t tp = 0;
+    for (int64_t i = 0; i < n; i++) {
+        tp += p[i].positive;
+        if (i + 1 < n && p[i + 1].score == p[i].score) continue;
+        fpr[points] = (double)(i + 1 - tp) / (double)(n - positives), tpr[points] = (double)tp / (double)positives;
+        precision[points++] = (double)tp / (double)(i + 1);
+    }
+    free(p);
+    return points;
+}
+
+static void curve_pictures(struct report *r, const json_t *predictors) {
+    struct scores s = {0};
+    const double unit[] = {0, 1};
+    if (read_scores(r, &s)) {
+        struct pva_series roc[MOST_PREDICTORS + 1], precision[MOST_PREDICTORS];
+        double *room = malloc((size_t)s.n_predictors * 3 * (size_t)(s.n + 1) * sizeof *room);
+        int n = room ? s.n_predictors : 0;
+        for (int k = 0; k < n; k++) {
+            double *fpr = room + 3 * k * (s.n + 1), *tpr = fpr + s.n + 1, *ppv = tpr + s.n + 1;
+            int failed = !strcmp(text(json_array_get(predictors, (size_t)k), "label"), "failed");
+            int64_t points = curves(s.score + k * s.n, s.passed, s.n, failed, fpr, tpr, ppv);
+            enum pva_colour colour = k == n - 1 ? PVA_GREEN : k == 0 ? PVA_BLUE : k == 1 ? PVA_RED : PVA_ORANGE;
+            roc[k] = (struct pva_series){.label = s.names[k], .kind = PVA_SERIES_LINE, .colour = colour, .n = points, .x = fpr, .y = tpr};
+            precision[k] = (struct pva_series){.label = s.names[k], .kind = PVA_SERIES_LINE, .colour = colour, .n = points, .x = tpr, .y = ppv};
+        }
+        roc[n] = (struct pva_series){.label = "chance", .kind = PVA_SERIES_LINE, .colour = PVA_GREY, .dashed = 1, .n = 2, .x = unit, .y = unit};
+        const struct pva_figure a = {.title = "ROC", .x_label = "false positive rate", .y_label = "true positive rate", .x_range = unit, .y_range = unit, .width = 540, .height = 480,
+                                     .series = roc, .n_series = n + 1};
+        const struct pva_figure b = {.title = "Precision and recall", .x_label = "recall", .y_label = "precision", .x_range = unit, .y_range = unit, .width = 540, .height = 480,
+                                     .series = precision, .n_series = n};
+        pva_html_row_begin(r->page);
+        report_picture(r, "roc", &a, "ROC curves of the predictors and the probe on the validation part.", "The probe is a logistic regression on the whole residual stream: what a linear reader could know.");
+        report_picture(r, "precision-recall", &b, "Precision against recall of the predictors and the probe.", "A predictor's level at recall 1 is its base rate.");
+        pva_html_row_end(r->page);
+        free(room);
+    }
+    free(s.score), free(s.passed);
+}
+
+static void temperature_pictures(struct report *r, const json_t *summary) {
+    static const char *const keys[2] = {"pass_rate", "auroc"};
+    const json_t *temperatures = json_object_get(summary, "temperatures"), *predictors = json_object_get(summary, "predictors");
+    double x[MOST_TEMPERATURES], rate[MOST_TEMPERATURES], low[MOST_TEMPERATURES], high[MOST_TEMPERATURES];
+    double values[3][MOST_PREDICTORS][MOST_TEMPERATURES], shifted[MOST_PREDICTORS][MOST_TEMPERATURES];
+    size_t n = json_array_size(temperatures), k = json_array_size(predictors);
+    if (n > MOST_TEMPERATURES) n = MOST_TEMPERATURES;
+    if (k > MOST_PREDICTORS) k = MOST_PREDICTORS;
+    if (n < 2) return;
+    const double unit[] = {0, 1}, half = 0.5, range[2] = {-0.1, 0.1 + number(json_array_get(temperatures, n - 1), "temperature")};
+    for (size_t i = 0; i < n; i++) {
+        const json_t *t = json_array_get(temperatures, i);
+        x[i] = number(t, "temperature"), rate[i] = number(t, keys[0]);
+        low[i] = fmax(0, at(json_object_get(t, "interval"), 0)), high[i] = fmin(1, at(json_object_get(t, "interval"), 1));
+    }
+    struct pva_series series[MOST_PREDICTORS + 1];
+    for (size_t j = 0; j < k; j++) {
+        const json_t *p = json_array_get(predictors, j), *ts = json_object_get(p, "temperatures");
+        for (size_t i = 0; i < n; i++) {
+            const json_t *t = json_array_get(ts, i);
+            values[0][j][i] = number(t, keys[1]), values[1][j][i] = at(json_object_get(t, "interval"), 0), values[2][j][i] = at(json_object_get(t, "interval"), 1);
+            shifted[j][i] = x[i] + 0.02 * ((double)j - (double)(k - 1) / 2);
+        }
+        series[j] = (struct pva_series){.label = text(p, "predictor"), .kind = PVA_SERIES_INTERVALS, .colour = j == k - 1 ? PVA_GREEN : j == 0 ? PVA_BLUE : j == 1 ? PVA_RED : PVA_ORANGE,
+                                        .n = (int64_t)n, .x = shifted[j], .y = values[0][j], .low = values[1][j], .high = values[2][j]};
+    }
+    series[k] = (struct pva_series){.label = "chance", .kind = PVA_SERIES_LEVEL, .colour = PVA_GREY, .dashed = 1, .y = &half};
+    const struct pva_series passes = {.kind = PVA_SERIES_INTERVALS, .colour = PVA_BLUE, .n = (int64_t)n, .x = x, .y = rate, .low = low, .high = high};
+    const struct pva_figure a = {.title = "Pass rate by temperature", .x_label = "temperature", .y_label = "fraction solved", .x_range = range, .y_range = unit, .series = &passes, .n_series = 1};
+    const struct pva_figure b = {.title = "AUROC by temperature", .x_label = "temperature", .y_label = "AUROC", .x_range = range, .y_range = unit, .series = series, .n_series = (int)k + 1};
+    pva_html_row_begin(r->page);
+    report_picture(r, "pass-rate-temperature", &a, "Fraction of problems solved at each temperature.", "Intervals clustered by problem: samples of one problem are not independent.");
+    report_picture(r, "auroc-temperature", &b, "AUROC of each predictor at each temperature.", "The activations are the prompt's and do not depend on the temperature; the labels do. Missing: one class only.");
+    pva_html_row_end(r->page);
+}
+
+static void difficulty_table(struct report *r, const json_t *predictors) {
+    enum { MOST = 3 * MOST_PREDICTORS };
+    const char *bins[MOST], *names[MOST];
+    int64_t problems[MOST], positive[MOST], n = 0;
+    double auroc[MOST], low[MOST], high[MOST];
+    for (size_t j = 0; j < json_array_size(predictors) && j < MOST_PREDICTORS; j++) {
+        const json_t *p = json_array_get(predictors, j), *all = json_object_get(p, "difficulty");
+        for (size_t i = 0; i < json_array_size(all) && i < 3; i++, n++) {
+            const json_t *d = json_array_get(all, i);
+            names[n] = text(p, "predictor"), bins[n] = text(d, "bin");
+            problems[n] = json_integer_value(json_object_get(d, "n")), positive[n] = json_integer_value(json_object_get(d, "positive"));
+            auroc[n] = number(d, "auroc"), low[n] = at(json_object_get(d, "auroc_interval"), 0), high[n] = at(json_object_get(d, "auroc_interval"), 1);
+        }
+    }
+    const struct pva_column columns[] = {{"predictor", PVA_COLUMN_TEXT, names}, {"difficulty", PVA_COLUMN_TEXT, bins}, {"problems", PVA_COLUMN_I64, problems},
+                                         {"positive", PVA_COLUMN_I64, positive}, {"AUROC", PVA_COLUMN_F64, auroc},      {"95 % from", PVA_COLUMN_F64, low},
+                                         {"to", PVA_COLUMN_F64, high}};
+    const char *const formats[] = {NULL, NULL, NULL, NULL, "%.3f", "%.3f", "%.3f"};
+    const struct pva_table table = {n, sizeof columns / sizeof *columns, columns};
+    pva_html_details_begin(r->page, "By difficulty");
+    pva_html_table(r->page, "A dash: all problems of the bin are of one class.", &table, formats, NULL);
+    pva_html_details_end(r->page);
+}
+
+int report_phase3(struct report *r, struct pva_error *err) {
+    struct report_summary *s = &r->summary;
+    s->auroc = s->auroc_low = s->auroc_high = s->probe_auroc = NAN;
+    json_t *o = report_json(r, "phase3-summary.json", err);
+    if (err->code) return err->code;
+    if (!o) return report_missing(r, "prediction", "Prediction", "phase3"), PVA_OK;
+    const json_t *predictors = json_object_get(o, "predictors");
+    for (size_t i = 0; i < json_array_size(predictors); i++) {
+        const json_t *p = json_array_get(predictors, i), *v = json_object_get(p, "validation"), *interval = json_object_get(v, "auroc_interval");
+        double auroc = number(v, "auroc");
+        if (!strcmp(text(p, "list"), "probe")) s->probe_auroc = auroc;
+        else if (isnan(s->auroc) || auroc > s->auroc) s->auroc = auroc, s->auroc_low = at(interval, 0), s->auroc_high = at(interval, 1);
+    }
+    pva_html_section(r->page, "prediction", "Prediction");
+    pva_html_paragraph(r->page, "", "%lld validation problems, which played no part in choosing the latents; thresholds from %lld tuning problems.",
+                       (long long)json_integer_value(json_object_get(o, "validation")), (long long)json_integer_value(json_object_get(o, "tuning")));
+    predictor_table(r, predictors);
+    curve_pictures(r, predictors);
+    temperature_pictures(r, o);
+    difficulty_table(r, predictors);
+    json_decref(o);
+    return PVA_OK;
+}

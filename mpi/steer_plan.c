@@ -1,0 +1,508 @@
+#include "steer_plan.h"
+#include "scores.h"
+
+#include "pva/hash.h"
+#include "pva/threshold.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *steer_side_name(int side) {
+    static const char *const names[] = {"correct", "incorrect", "given"};
+    return names[side];
+}
+const char *steer_kind_name(int kind) {
+    static const char *const names[] = {"treated", "zero", "flipped", "random", "matched"};
+    return names[kind];
+}
+
+static const double matched_separation = 0.01; /* a control latent tells right from wrong less than this */
+
+/* ---- the grid ---- */
+
+static int add_coefficient(struct steer_plan *plan, double value, struct pva_error *err) {
+    if (plan->n_grid == 1000) return pva_fail(err, PVA_USAGE, "--coefficients: more than 1000");
+    double *more = realloc(plan->grid, (size_t)(plan->n_grid + 1) * sizeof *more);
+    if (!more) return pva_fail(err, PVA_IO, "out of memory");
+    plan->grid = more;
+    /* -1 + 5 * 0.2 is 0, whatever the last digit says. */
+    more[plan->n_grid++] = fabs(value) < 1e-12 ? 0 : value;
+    return PVA_OK;
+}
+
+static int read_number(const char *text, char stop, const char **end, double *out, struct pva_error *err) {
+    char *after;
+    *out = strtod(text, &after);
+    *end = after;
+    if (after == text || !isfinite(*out) || (*after != stop && *after))
+        return pva_fail(err, PVA_USAGE, "--coefficients \"%s\": LOW:HIGH:STEP or a list of numbers is expected", text);
+    return PVA_OK;
+}
+
+static int read_grid(struct steer_plan *plan, const char *text, struct pva_error *err) {
+    const char *at = text;
+    if (strchr(text, ':')) {
+        double low, high, step;
+        if (read_number(at, ':', &at, &low, err) || *at++ != ':' || read_number(at, ':', &at, &high, err) || *at++ != ':' ||
+            read_number(at, 0, &at, &step, err) || !(step > 0) || high < low)
+            return err->code ? err->code : pva_fail(err, PVA_USAGE, "--coefficients %s: LOW:HIGH:STEP is expected, with STEP above 0", text);
+        int64_t n = (int64_t)floor((high - low) / step + 1e-9);
+        for (int64_t i = 0; i <= n && !err->code; i++) add_coefficient(plan, low + (double)i * step, err);
+        return err->code;
+    }
+    for (double value; !err->code; at++) {
+        if (read_number(at, ',', &at, &value, err) || add_coefficient(plan, value, err) || !*at) break;
+    }
+    return err->code;
+}
+
+static int has_push(const struct steer_plan *plan) {
+    for (int i = 0; i < plan->n_grid; i++)
+        if (plan->grid[i] != 0) return 1;
+    return 0;
+}
+
+/* ---- candidates ---- */
+
+static struct steer_candidate *add_candidate(struct steer_plan *plan, int side, struct pva_error *err) {
+    struct steer_candidate *more = realloc(plan->candidates, (size_t)(plan->n_candidates + 1) * sizeof *more);
+    if (!more) {
+        pva_fail(err, PVA_IO, "out of memory");
+        return NULL;
+    }
+    plan->candidates = more;
+    more[plan->n_candidates] = (struct steer_candidate){.side = side, .scale = 1, .separation = NAN, .firing_rate = NAN};
+    return &more[plan->n_candidates++];
+}
+
+/* Firing rate over the selection split, from the rates of its two classes. */
+static double firing_rate(const struct followup *f, const struct phase2_latent *l) {
+    int64_t n[2] = {0};
+    for (int64_t i = 0; i < f->phase1.n; i++)
+        if (f->phase1.part[i] == PVA_SELECTION && f->phase1.states[i] == STORE_DONE) n[f->phase1.verdicts[i] == PVA_PASS]++;
+    double sum = (n[1] ? l->f_correct * (double)n[1] : 0) + (n[0] ? l->f_incorrect * (double)n[0] : 0);
+    return n[0] + n[1] ? sum / (double)(n[0] + n[1]) : NAN;
+}
+
+static int find_scale(const struct steer_plan *plan, const struct followup *f, struct steer_candidate *c, const struct phase2_latent *latent,
+                      struct pva_error *err) {
+    int layer = c->direction.layer;
+    if (plan->mode == STEER_ABLATE || plan->units == PVA_UNITS_RAW) c->scale = 1;
+    else if (plan->units == PVA_UNITS_NORM) {
+        if (plan->phase2) c->scale = phase2_mean_norm(plan->phase2, layer);
+        if (!plan->phase2 || !(c->scale > 0)) scores_mean_norm(f, plan->alignment, layer, &c->scale, err);
+    } else if (!latent) {
+        return pva_fail(err, PVA_USAGE, "--coefficient-units activation needs a latent that phase 2 has measured; use norm or raw");
+    } else {
+        c->scale = latent->mean_active;
+    }
+    if (!err->code && !(c->scale > 0 && isfinite(c->scale)))
+        pva_fail(err, PVA_INPUT, "%s: one unit of the coefficient would be %g", c->direction.name, c->scale);
+    return err->code;
+}
+
+/* The autoencoder of a layer: the one phase 2 used, else below --sae. */
+static int sae_of_layer(const struct steer_plan *plan, const struct followup *f, int layer, char path[3072], struct pva_error *err) {
+    const struct pva_options *o = f->options;
+    int n_layers = pva_model_get_config(f->engine.model)->n_layers;
+    if (layer < 0 || layer >= n_layers) return pva_fail(err, PVA_INPUT, "the model has layers 0 to %d, there is no %d", n_layers - 1, layer);
+    const char *used = plan->phase2 ? phase2_sae_path(plan->phase2, layer) : NULL;
+    if (used) {
+        snprintf(path, 3072, "%s", used);
+        return PVA_OK;
+    }
+    if (!pva_options_text(o, "sae")) return pva_fail(err, PVA_USAGE, "a latent of layer %d needs --sae DIR: phase 2 has none for it", layer);
+    struct pva_sae_file *files = calloc((size_t)n_layers, sizeof *files);
+    unsigned char *marks = calloc((size_t)n_layers, 1);
+    if (!files || !marks) pva_fail(err, PVA_IO, "out of memory");
+    else {
+        marks[layer] = 1;
+        if (!pva_sae_scan(pva_options_text(o, "sae"), pva_options_text(o, "width"), pva_options_text(o, "l0"), n_layers, marks, files, err))
+            snprintf(path, 3072, "%s", files[layer].path);
+    }
+    free(files);
+    free(marks);
+    return err->code;
+}
+
+static int open_sae(const struct steer_plan *plan, const struct followup *f, int layer, struct pva_sae **sae, struct pva_error *err) {
+    char path[3072];
+    if (sae_of_layer(plan, f, layer, path, err) || pva_sae_open(path, sae, err)) return err->code;
+    if (pva_sae_d_model(*sae) == f->phase1.d_model) return PVA_OK;
+    pva_fail(err, PVA_INPUT, "%s: is for d_model %lld, the model has %lld", path, (long long)pva_sae_d_model(*sae), (long long)f->phase1.d_model);
+    pva_sae_close(sae);
+    return err->code;
+}
+
+static int add_latent(struct steer_plan *plan, const struct followup *f, int side, int layer, int64_t latent, struct pva_error *err) {
+    struct pva_sae *sae = NULL;
+    struct phase2_latent facts;
+    struct steer_candidate *c = add_candidate(plan, side, err);
+    if (!c || open_sae(plan, f, layer, &sae, err)) return err->code;
+    if (!pva_direction_from_latent(sae, layer, latent, &c->direction, err)) {
+        if (plan->phase2 && !phase2_latent(plan->phase2, layer, latent, &facts, err)) {
+            c->separation = facts.separation;
+            c->firing_rate = firing_rate(f, &facts);
+        }
+        if (!err->code) find_scale(plan, f, c, plan->phase2 ? &facts : NULL, err);
+    }
+    pva_sae_close(&sae);
+    return err->code;
+}
+
+static int parse_latent(const char *option, const char *text, int *layer, int64_t *latent, struct pva_error *err) {
+    long long j = 0;
+    int used = 0;
+    if (sscanf(text, "%d:%lld%n", layer, &j, &used) != 2 || text[used] || *layer < 0 || j < 0)
+        return pva_fail(err, PVA_USAGE, "--%s %s: LAYER:LATENT is expected, such as 16:11225", option, text);
+    *latent = j;
+    return PVA_OK;
+}
+
+static int add_listed(struct steer_plan *plan, const struct followup *f, int side, struct pva_error *err) {
+    struct phase2_latent top[100];
+    int n = (int)pva_options_int(f->options, "top"), found = 0;
+    if (phase2_top(plan->phase2, side == STEER_CORRECT ? PHASE2_CORRECT_SEPARATION : PHASE2_INCORRECT_SEPARATION, n, top, &found, err)) return err->code;
+    if (!found) return pva_fail(err, PVA_INPUT, "phase 2 found no %s-predicting latent that the pile filter leaves; give --latent or --vector", steer_side_name(side));
+    for (int i = 0; i < found && !err->code; i++) add_latent(plan, f, side, top[i].layer, top[i].latent, err);
+    return err->code;
+}
+
+static int find_candidates(struct steer_plan *plan, const struct followup *f, struct pva_error *err) {
+    const struct pva_options *o = f->options;
+    const char *latent = pva_options_text(o, "latent"), *vector = pva_options_text(o, "vector");
+    int layer = 0;
+    int64_t number = -1;
+    if (latent && vector) return pva_fail(err, PVA_USAGE, "give --latent or --vector, not both");
+    if (latent) return parse_latent("latent", latent, &layer, &number, err) ? err->code : add_latent(plan, f, STEER_GIVEN, layer, number, err);
+    if (vector) {
+        int n_layers = pva_model_get_config(f->engine.model)->n_layers;
+        layer = (int)pva_options_int(o, "layer");
+        if (!pva_options_is_set(o, "layer")) return pva_fail(err, PVA_USAGE, "--vector needs --layer L: where it is added");
+        if (layer >= n_layers) return pva_fail(err, PVA_USAGE, "--layer %d: the model has layers 0 to %d", layer, n_layers - 1);
+        struct steer_candidate *c = add_candidate(plan, STEER_GIVEN, err);
+        if (!c || pva_direction_from_file(vector, layer, f->phase1.d_model, &c->direction, err)) return err->code;
+        return find_scale(plan, f, c, NULL, err);
+    }
+    if (!plan->phase2) return PVA_OK; /* the caller has the reason */
+    if (!plan->passing_only && add_listed(plan, f, STEER_CORRECT, err)) return err->code;
+    if (!plan->failing_only && add_listed(plan, f, STEER_INCORRECT, err)) return err->code;
+    return PVA_OK;
+}
+
+/* ---- the gate ---- */
+
+/* The predictor of failure, its threshold from the tuning split, and which problems it opens. */
+static int set_gate(struct steer_plan *plan, const struct followup *f, struct pva_error *err) {
+    const char *text = pva_options_text(f->options, "gate");
+    char path[3072];
+    int64_t n = f->phase1.n, n_tuning = 0, *slots = malloc((size_t)n * sizeof *slots);
+    double *scores = malloc((size_t)n * sizeof *scores), *tuning = malloc((size_t)n * sizeof *tuning);
+    unsigned char *failed = malloc((size_t)n);
+    plan->open = calloc((size_t)n, 1);
+    struct pva_best_threshold best;
+    if (!slots || !scores || !tuning || !failed || !plan->open) {
+        pva_fail(err, PVA_IO, "out of memory");
+        goto done;
+    }
+    if (text) {
+        if (parse_latent("gate", text, &plan->gate_layer, &plan->gate_latent, err)) goto done;
+    } else {
+        struct phase2_latent top;
+        int found = 0;
+        if (!plan->phase2) {
+            pva_fail(err, PVA_USAGE, "--mode gated needs --gate L:J, a latent that predicts failure: there is no phase 2 to take one from");
+            goto done;
+        }
+        if (phase2_top(plan->phase2, PHASE2_INCORRECT_T, 1, &top, &found, err)) goto done;
+        if (!found) {
+            pva_fail(err, PVA_INPUT, "phase 2 found no incorrect-predicting latent for the gate; give --gate L:J");
+            goto done;
+        }
+        plan->gate_layer = top.layer, plan->gate_latent = top.latent;
+    }
+    for (int64_t i = 0; i < n; i++) slots[i] = i;
+    if (sae_of_layer(plan, f, plan->gate_layer, path, err) ||
+        scores_latents(f, path, plan->alignment, plan->gate_layer, &plan->gate_latent, 1, slots, n, scores, err))
+        goto done;
+    for (int64_t i = 0; i < n; i++)
+        if (f->phase1.part[i] == PVA_TUNING && f->phase1.states[i] == STORE_DONE) {
+            tuning[n_tuning] = scores[i];
+            failed[n_tuning++] = f->phase1.verdicts[i] != PVA_PASS;
+        }
+    if (pva_threshold_best_f1(tuning, failed, n_tuning, &best, err)) goto done;
+    if (isnan(best.threshold)) {
+        pva_fail(err, PVA_INPUT, "no problem of the tuning split failed: a gate cannot be tuned");
+        goto done;
+    }
+    plan->gate_threshold = best.threshold, plan->gate_f1 = best.f1;
+    for (int64_t i = 0; i < n; i++) plan->open[i] = scores[i] > best.threshold;
+done:
+    free(slots), free(scores), free(tuning), free(failed);
+    return err->code;
+}
+
+/* ---- the plan ---- */
+
+static int read_options(struct steer_plan *plan, const struct pva_options *o, struct pva_error *err) {
+    const char *mode = pva_options_text(o, "mode");
+    plan->mode = !strcmp(mode, "add") ? STEER_ADD : !strcmp(mode, "ablate") ? STEER_ABLATE : STEER_GATED;
+    plan->failing_only = pva_options_flag(o, "correction-only");
+    plan->passing_only = pva_options_flag(o, "corruption-only");
+    plan->limit = pva_options_int(o, "limit");
+    plan->n_controls = (int)pva_options_int(o, "controls");
+    if (plan->failing_only && plan->passing_only) return pva_fail(err, PVA_USAGE, "--correction-only and --corruption-only leave nothing");
+    if (pva_positions_parse(pva_options_text(o, "steer-positions"), &plan->positions, err) ||
+        pva_coefficient_units_parse(pva_options_text(o, "coefficient-units"), &plan->units, err))
+        return err->code;
+    if (plan->mode == STEER_GATED && plan->positions == PVA_POSITIONS_ALL) {
+        if (pva_options_is_set(o, "steer-positions"))
+            return pva_fail(err, PVA_USAGE, "--mode gated decides at the prompt's last token: --steer-positions last or generated");
+        plan->positions = PVA_POSITIONS_LAST;
+    }
+    if (plan->mode == STEER_ABLATE) return add_coefficient(plan, 1, err);
+    if (read_grid(plan, pva_options_text(o, "coefficients"), err)) return err->code;
+    return has_push(plan) ? PVA_OK : pva_fail(err, PVA_USAGE, "--coefficients %s: all of them are 0", pva_options_text(o, "coefficients"));
+}
+
+static int hash_autoencoders(struct steer_plan *plan, struct pva_error *err) {
+    struct pva_sha256 hash;
+    uint8_t digest[PVA_SHA256_BYTES];
+    if (!plan->phase2) return PVA_OK;
+    pva_sha256_start(&hash);
+    for (int i = 0; i < plan->n_candidates; i++) {
+        const char *print = phase2_sae_fingerprint(plan->phase2, plan->candidates[i].direction.layer);
+        if (print) pva_sha256_add(&hash, print, strlen(print));
+    }
+    pva_sha256_finish(&hash, digest);
+    pva_sha256_hex(digest, plan->sae_fingerprints);
+    return err->code;
+}
+
+int steer_plan_make(struct steer_plan *plan, const struct followup *f, struct pva_error *err) {
+    struct pva_error missing = {0};
+    *plan = (struct steer_plan){.point = PVA_RESID_POST, .alignment = "aligned"};
+    if (read_options(plan, f->options, err)) return err->code;
+    int own = pva_options_text(f->options, "latent") || pva_options_text(f->options, "vector");
+    phase2_open(pva_options_text(f->options, "run"), &plan->phase2, &missing);
+    if (missing.code) plan->phase2 = NULL;
+    if (!plan->phase2 && !own) return pva_fail(err, missing.code, "%s; or give --latent or --vector", missing.msg);
+    if (plan->phase2) plan->alignment = phase2_alignment(plan->phase2);
+    if (!strcmp(plan->alignment, "original")) plan->point = PVA_RESID_PRE;
+    if (find_candidates(plan, f, err) || (plan->mode == STEER_GATED && set_gate(plan, f, err))) return err->code;
+    return hash_autoencoders(plan, err);
+}
+
+void steer_plan_free(struct steer_plan *plan) {
+    for (int i = 0; i < plan->n_candidates; i++) pva_direction_free(&plan->candidates[i].direction);
+    free(plan->candidates);
+    free(plan->grid);
+    free(plan->open);
+    if (plan->phase2) phase2_close(&plan->phase2);
+    memset(plan, 0, sizeof *plan);
+}
+
+/* ---- stages ---- */
+
+static int add_row(struct steer_stage *stage, int layer, enum pva_hook_action action, const float *unit, int64_t d_model, int *bank, int *row,
+                   struct pva_error *err) {
+    int b = 0;
+    while (b < stage->n_banks && (stage->banks[b].layer != layer || stage->banks[b].action != action)) b++;
+    if (b == stage->n_banks) {
+        struct steer_bank *more = realloc(stage->banks, (size_t)(b + 1) * sizeof *more);
+        if (!more) return pva_fail(err, PVA_IO, "out of memory");
+        stage->banks = more;
+        more[stage->n_banks++] = (struct steer_bank){.layer = layer, .action = action};
+    }
+    struct steer_bank *to = &stage->banks[b];
+    float *rows = realloc(to->rows, (size_t)((to->n + 1) * d_model) * sizeof *rows);
+    if (!rows) return pva_fail(err, PVA_IO, "out of memory");
+    to->rows = rows;
+    memcpy(rows + to->n * d_model, unit, (size_t)d_model * sizeof *rows);
+    *bank = b;
+    *row = (int)to->n++;
+    return PVA_OK;
+}
+
+/* One more arm that pushes along d. raw is the coefficient as it is added. */
+static int add_arm(struct steer_stage *stage, const struct steer_plan *plan, int candidate, int kind, const struct pva_direction *d, double coefficient,
+                   struct pva_error *err) {
+    const struct steer_candidate *c = &plan->candidates[candidate];
+    if (stage->n_arms == stage->arm_room) {
+        int room = stage->arm_room ? 2 * stage->arm_room : 64;
+        struct steer_arm *more = realloc(stage->arms, (size_t)room * sizeof *more);
+        if (!more) return pva_fail(err, PVA_IO, "out of memory");
+        stage->arms = more, stage->arm_room = room;
+    }
+    struct steer_arm *a = &stage->arms[stage->n_arms];
+    *a = (struct steer_arm){.side = c->side, .kind = kind, .candidate = candidate, .layer = d->layer, .number = d->number, .coefficient = coefficient,
+                            .raw = coefficient * c->scale};
+    memcpy(a->name, d->name, sizeof a->name);
+    /* Without a push an ablation's direction is added with coefficient 0: the same path for the one thing that must change nothing. */
+    enum pva_hook_action action = plan->mode == STEER_ABLATE && kind != STEER_ZERO ? PVA_HOOK_ABLATE : PVA_HOOK_ADD;
+    if (add_row(stage, d->layer, action, d->unit, d->d_model, &a->intervention, &a->row, err)) return err->code;
+    stage->n_arms++;
+    return PVA_OK;
+}
+
+static int choose_problems(struct steer_stage *stage, const struct steer_plan *plan, const struct followup *f, struct pva_error *err) {
+    int64_t n = 0, kept = 0, *slots = NULL;
+    if (followup_slots(f, stage->part, plan->limit, &slots, &n, err)) return err->code;
+    for (int64_t i = 0; i < n; i++) {
+        int passed = f->phase1.verdicts[slots[i]] == PVA_PASS;
+        if ((passed && plan->failing_only) || (!passed && plan->passing_only) || (plan->open && !plan->open[slots[i]])) continue;
+        slots[kept++] = slots[i];
+    }
+    stage->problems = slots;
+    stage->n_problems = kept;
+    if (kept == 0)
+        pva_fail(err, PVA_INPUT, "the %s split has no %sproblem to steer (%lld graded%s)", pva_part_name((enum pva_part)stage->part),
+                 plan->failing_only ? "failing " : plan->passing_only ? "passing " : "", (long long)n, plan->open ? ", the gate closed" : "");
+    return err->code;
+}
+
+static int finish_stage(struct steer_stage *stage, const struct steer_plan *plan, const struct followup *f, struct pva_error *err) {
+    struct pva_sha256 hash;
+    uint8_t digest[PVA_SHA256_BYTES];
+    stage->n_items = stage->n_problems * stage->n_arms;
+    stage->costs = malloc((size_t)stage->n_items * sizeof *stage->costs);
+    stage->interventions = calloc((size_t)stage->n_banks, sizeof *stage->interventions);
+    if (!stage->costs || !stage->interventions) return pva_fail(err, PVA_IO, "out of memory");
+    for (int64_t i = 0; i < stage->n_items; i++) stage->costs[i] = f->plan.costs[stage->problems[i / stage->n_arms]];
+    pva_sha256_start(&hash);
+    for (int b = 0; b < stage->n_banks; b++) {
+        const struct steer_bank *bank = &stage->banks[b];
+        stage->interventions[b] = (struct pva_intervention){.point = plan->point, .layer = bank->layer, .action = bank->action, .positions = plan->positions,
+                                                            .n_directions = bank->n, .directions = bank->rows};
+        pva_sha256_add(&hash, bank->rows, (size_t)(bank->n * f->phase1.d_model) * sizeof *bank->rows);
+    }
+    pva_sha256_finish(&hash, digest);
+    pva_sha256_hex(digest, stage->directions_sha256);
+    return PVA_OK;
+}
+
+int steer_stage_tuning(const struct steer_plan *plan, const struct followup *f, struct steer_stage *stage, struct pva_error *err) {
+    *stage = (struct steer_stage){.name = "steer-tuning", .part = PVA_TUNING};
+    if (choose_problems(stage, plan, f, err)) return err->code;
+    for (int c = 0; c < plan->n_candidates; c++)
+        for (int i = 0; i < plan->n_grid && !err->code; i++)
+            add_arm(stage, plan, c, plan->grid[i] == 0 ? STEER_ZERO : STEER_TREATED, &plan->candidates[c].direction, plan->grid[i], err);
+    return err->code ? err->code : finish_stage(stage, plan, f, err);
+}
+
+struct match {
+    int64_t latent;
+    double distance;
+};
+static int nearer(const void *a, const void *b) {
+    const struct match *x = a, *y = b;
+    if (x->distance != y->distance) return x->distance < y->distance ? -1 : 1;
+    return (x->latent > y->latent) - (x->latent < y->latent);
+}
+
+/* Latents of the same layer that tell nothing, as often active as the candidate. */
+static int add_matched(struct steer_stage *stage, const struct steer_plan *plan, const struct followup *f, int candidate, double coefficient,
+                       struct pva_error *err) {
+    const struct steer_candidate *c = &plan->candidates[candidate];
+    struct phase2_latent *latents = NULL;
+    struct match *matches = NULL;
+    struct pva_sae *sae = NULL;
+    int64_t n = 0, found = 0;
+    if (!plan->phase2 || !plan->n_controls || isnan(c->firing_rate)) return PVA_OK;
+    if (phase2_layer(plan->phase2, c->direction.layer, &latents, &n, err)) return err->code;
+    matches = malloc((size_t)(n + 1) * sizeof *matches);
+    if (!matches) pva_fail(err, PVA_IO, "out of memory");
+    for (int64_t i = 0; i < n && !err->code; i++) {
+        double rate = firing_rate(f, &latents[i]);
+        if (!(fabs(latents[i].separation) < matched_separation) || !(rate > 0) || latents[i].latent == c->direction.number) continue;
+        matches[found++] = (struct match){latents[i].latent, fabs(rate - c->firing_rate)};
+    }
+    if (!err->code && found) {
+        qsort(matches, (size_t)found, sizeof *matches, nearer);
+        open_sae(plan, f, c->direction.layer, &sae, err);
+    }
+    for (int64_t i = 0; i < found && i < plan->n_controls && !err->code; i++) {
+        struct pva_direction d = {0};
+        if (!pva_direction_from_latent(sae, c->direction.layer, matches[i].latent, &d, err))
+            add_arm(stage, plan, candidate, STEER_MATCHED, &d, coefficient, err);
+        pva_direction_free(&d);
+    }
+    pva_sae_close(&sae);
+    free(matches);
+    free(latents);
+    return err->code;
+}
+
+int steer_stage_validation(const struct steer_plan *plan, const struct followup *f, const struct steer_arm *const chosen[STEER_N_SIDES],
+                           struct steer_stage *stage, struct pva_error *err) {
+    *stage = (struct steer_stage){.name = "steer", .part = PVA_VALIDATION};
+    if (choose_problems(stage, plan, f, err)) return err->code;
+    for (int side = 0; side < STEER_N_SIDES && !err->code; side++) {
+        if (!chosen[side]) continue;
+        int candidate = chosen[side]->candidate;
+        double coefficient = chosen[side]->coefficient;
+        const struct pva_direction *d = &plan->candidates[candidate].direction;
+        if (add_arm(stage, plan, candidate, STEER_TREATED, d, coefficient, err) || add_arm(stage, plan, candidate, STEER_ZERO, d, 0, err) ||
+            (plan->mode != STEER_ABLATE && add_arm(stage, plan, candidate, STEER_FLIPPED, d, -coefficient, err)))
+            return err->code;
+        for (int k = 0; k < plan->n_controls && !err->code; k++) {
+            struct pva_direction random = {0};
+            if (!pva_direction_random((uint64_t)f->plan.seed, d->layer, (int64_t)side * 100000 + k, d->d_model, &random, err))
+                add_arm(stage, plan, candidate, STEER_RANDOM, &random, coefficient, err);
+            pva_direction_free(&random);
+        }
+        if (!err->code) add_matched(stage, plan, f, candidate, coefficient, err);
+    }
+    return err->code ? err->code : finish_stage(stage, plan, f, err);
+}
+
+void steer_stage_free(struct steer_stage *stage) {
+    for (int b = 0; b < stage->n_banks; b++) free(stage->banks[b].rows);
+    free(stage->banks);
+    free(stage->interventions);
+    free(stage->problems);
+    free(stage->costs);
+    free(stage->arms);
+    memset(stage, 0, sizeof *stage);
+}
+
+int64_t steer_stage_count(const struct steer_stage *stage, int side, int kind) {
+    int64_t n = 0;
+    for (int i = 0; i < stage->n_arms; i++) n += stage->arms[i].side == side && stage->arms[i].kind == kind;
+    return n;
+}
+
+void steer_plan_print(const struct steer_plan *plan, const struct followup *f, const struct steer_stage *tuning, FILE *out) {
+    static const char *const modes[] = {"add", "ablate", "gated"};
+    int64_t validation = 0, failing = 0, per_side = 0, sides = 0;
+    for (int64_t i = 0; i < f->phase1.n; i++) {
+        if (f->phase1.part[i] != PVA_VALIDATION || f->phase1.states[i] != STORE_DONE || (plan->limit && validation == plan->limit)) continue;
+        validation++, failing += f->phase1.verdicts[i] != PVA_PASS;
+    }
+    int64_t steered = plan->failing_only ? failing : plan->passing_only ? validation - failing : validation;
+    per_side = 3 - (plan->mode == STEER_ABLATE) + plan->n_controls * (plan->phase2 ? 2 : 1);
+    for (int side = 0; side < STEER_N_SIDES; side++)
+        for (int c = 0; c < plan->n_candidates; c++)
+            if (plan->candidates[c].side == side) {
+                sides++;
+                break;
+            }
+    int64_t items = tuning->n_items + steered * per_side * sides;
+    fprintf(out, "mode        %s at %s, positions %s, units %s\n", modes[plan->mode], pva_point_name(plan->point), pva_positions_name(plan->positions),
+            pva_coefficient_units_name(plan->units));
+    for (int c = 0; c < plan->n_candidates; c++)
+        fprintf(out, "candidate   %-9s %s, layer %d: one unit is %.4g\n", steer_side_name(plan->candidates[c].side), plan->candidates[c].direction.name,
+                plan->candidates[c].direction.layer, plan->candidates[c].scale);
+    if (plan->open) fprintf(out, "gate        L%d-%lld > %.6g (F1 %.3f on the tuning split)\n", plan->gate_layer, (long long)plan->gate_latent, plan->gate_threshold, plan->gate_f1);
+    fprintf(out, "tuning      %lld problems x %d arms\n", (long long)tuning->n_problems, tuning->n_arms);
+    fprintf(out, "validation  %s%lld problems (%lld of %lld fail) x %lld side%s x up to %lld arms: treated, %s%d random%s\n", plan->open ? "up to " : "",
+            (long long)steered, (long long)failing, (long long)validation, (long long)sides, sides > 1 ? "s" : "", (long long)per_side,
+            plan->mode == STEER_ABLATE ? "zero, " : "zero, flipped, ", plan->n_controls, plan->phase2 ? " and as many matched latents" : "; no phase 2, no matched latents");
+    fprintf(out, "batch       %d sequences of up to %lld tokens per rank: %.2f GiB besides the weights; %d rank%s\n", f->plan.batch, (long long)f->plan.max_tokens,
+            (double)f->plan.session_bytes / 0x1p30, f->par.size, f->par.size > 1 ? "s" : "");
+    fprintf(out, "to do       %lld completions, %s at phase 1's pace (steered ones run longer)\n", (long long)items, followup_estimate(f, items));
+    fprintf(out, "to write    %.1f MB\n", (double)items * (double)f->plan.max_tokens * (4 + 2 * 4) / 1e6);
+    fprintf(out, "sandbox     %s\n", f->sandbox.text);
+}

@@ -1,0 +1,183 @@
+/* The CUDA backend as a whole: memory, limits, transfers larger than the pinned ring, errors that a kernel met, and the same bits of a
+ * model's logits alone, in pieces and in a ragged batch, with tensor cores and without. */
+#include "backend_cuda.h"
+#include "twin.h"
+
+#include "pva/session.h"
+
+static struct pva_error err;
+static const struct pva_backend_ops *op;
+static struct pva_backend *be;
+
+static void open_backend(size_t limit, const char *isa) {
+    struct pva_backend_settings settings = {.memory_limit = limit, .isa = isa};
+    err = (struct pva_error){0};
+    CHECK_OK(op->open(&settings, &be, &err), err);
+    CHECK_FATAL(be);
+}
+
+static void check_open(void) {
+    struct pva_backend_info info;
+    struct pva_backend *none = NULL;
+    err = (struct pva_error){0};
+    CHECK(op->count && op->count() >= 1);
+    CHECK_INT(op->open(&(struct pva_backend_settings){.device = op->count()}, &none, &err), PVA_USAGE);
+    CHECK_HAS(err.msg, "is asked for, this process sees");
+    err = (struct pva_error){0};
+    CHECK_INT(op->open(&(struct pva_backend_settings){.isa = "avx2"}, &none, &err), PVA_USAGE);
+    CHECK(!none);
+    open_backend(0, NULL);
+    op->describe(be, &info);
+    CHECK_HAS(info.device, "(sm_");
+    CHECK_HAS(info.versions, "CUDA ");
+    CHECK_INT(strlen(info.id), 32);
+    CHECK(info.memory_total > 0 && info.memory_used < 1 << 20 && info.n_threads == 0);
+    op->close(&be);
+    CHECK(!be);
+    op->close(&be);
+}
+
+/* 40 MB through a ring of 16 MB and back, at odd offsets; new memory is zero. */
+static void check_transfers(void) {
+    enum { BYTES = (40 << 20) + 13 };
+    open_backend(0, NULL);
+    unsigned char *host = twin_alloc(BYTES), *back = twin_alloc(BYTES);
+    struct pva_buffer *a = NULL, *b = NULL;
+    for (int i = 0; i < BYTES; i++) host[i] = (unsigned char)((unsigned)i * 2654435761u >> 24);
+    CHECK_OK(op->bind(be, host, BYTES, &a, &err), err);
+    CHECK_OK(op->download(be, (struct pva_tensor){a, 0, PVA_U8, 1, BYTES}, back, &err), err);
+    CHECK(memcmp(host, back, BYTES) == 0);
+    CHECK_OK(op->alloc(be, 5000, &b, &err), err);
+    CHECK_OK(op->download(be, (struct pva_tensor){b, 0, PVA_U8, 1, 5000}, back, &err), err);
+    int zero = 1;
+    for (int i = 0; i < 5000; i++) zero &= back[i] == 0;
+    CHECK(zero);
+    /* More small uploads than slots, each from memory that is changed at once. */
+    for (int i = 0; i < 100; i++) {
+        int32_t v = 1000 + i;
+        CHECK_OK(op->upload(be, (struct pva_tensor){b, (size_t)(4 * i), PVA_I32, 1, 1}, &v, &err), err);
+        v = -1;
+    }
+    int32_t all[100];
+    CHECK_OK(op->download(be, (struct pva_tensor){b, 0, PVA_I32, 100, 1}, all, &err), err);
+    int wrong = 0;
+    for (int i = 0; i < 100; i++) wrong += all[i] != 1000 + i;
+    CHECK_INT(wrong, 0);
+    CHECK_OK(op->download(be, (struct pva_tensor){b, 0, PVA_I32, 0, 1}, all, &err), err);
+    CHECK_OK(op->sync(be, &err), err);
+    op->free(be, &a), op->free(be, &b);
+    CHECK(!a && !b);
+    op->free(be, &a);
+    free(host), free(back);
+    op->close(&be);
+}
+
+static void check_limit(void) {
+    struct pva_buffer *a = NULL, *b = NULL;
+    struct pva_backend_info info;
+    open_backend(3 << 20, NULL);
+    CHECK_OK(op->alloc(be, 2 << 20, &a, &err), err);
+    CHECK_INT(op->alloc(be, 2 << 20, &b, &err), PVA_IO);
+    CHECK_HAS(err.msg, "--gpu-memory");
+    CHECK(!b);
+    op->free(be, &a);
+    err = (struct pva_error){0};
+    CHECK_OK(op->alloc(be, 2 << 20, &b, &err), err);
+    op->describe(be, &info);
+    CHECK(info.memory_used >= 2 << 20 && info.memory_used <= 3 << 20);
+    op->free(be, &b);
+    CHECK_INT(op->alloc(be, (size_t)1 << 60, &b, &err), PVA_IO);
+    op->close(&be);
+}
+
+/* What a kernel met is told by the next download, once. */
+static void check_faults(void) {
+    const int32_t ids[3] = {0, 7, 2};
+    struct pva_buffer *i = NULL, *table = NULL, *y = NULL;
+    float out[12];
+    open_backend(0, NULL);
+    CHECK_OK(op->bind(be, ids, sizeof ids, &i, &err), err);
+    CHECK_OK(op->alloc(be, 5 * 4 * 4, &table, &err), err);
+    CHECK_OK(op->alloc(be, sizeof out, &y, &err), err);
+    struct pva_tensor result = {y, 0, PVA_F32, 3, 4};
+    CHECK_OK(op->embed(be, (struct pva_tensor){i, 0, PVA_I32, 3, 1}, (struct pva_tensor){table, 0, PVA_F32, 5, 4}, 1, 0, result, &err), err);
+    CHECK_INT(op->download(be, result, out, &err), PVA_INPUT);
+    CHECK_HAS(err.msg, "outside of the vocabulary: 7");
+    err = (struct pva_error){0};
+    CHECK_OK(op->download(be, result, out, &err), err);
+    op->free(be, &i), op->free(be, &table), op->free(be, &y);
+    op->close(&be);
+}
+
+enum { LENGTH = 23, OTHER = 9 };
+
+/* Logits of LENGTH tokens, `piece` at a time; with another sequence's rows between them, in a slot that is not the first, when beside is set. */
+static void logits_of(const struct pva_model *m, const int32_t *tokens, int piece, int beside, float *out) {
+    const struct pva_model_config *c = pva_model_get_config(m);
+    struct pva_session_settings settings = {.n_slots = 2, .max_positions = 64, .max_rows = 64, .max_logits = 64};
+    struct pva_session *s = NULL;
+    CHECK_OK(pva_session_open(m, &settings, &s, &err), err);
+    CHECK_FATAL(s);
+    int32_t ids[64], slots[64], rows[64];
+    int first = pva_session_claim(s), mine = first;
+    if (beside) {
+        mine = pva_session_claim(s);
+        CHECK(pva_session_reserve(s, first, OTHER));
+    }
+    CHECK(pva_session_reserve(s, mine, LENGTH));
+    for (int at = 0, other = 0; at < LENGTH;) {
+        int n = 0, mine_n = 0;
+        for (int i = 0; i < piece && at < LENGTH; i++, at++) {
+            if (beside && other < OTHER && i % 2 == 0) ids[n] = tokens[LENGTH - 1 - other++], slots[n++] = first;
+            rows[mine_n++] = n;
+            ids[n] = tokens[at], slots[n++] = mine;
+        }
+        CHECK_OK(pva_session_append(s, n, ids, slots, NULL, 0, &err), err);
+        CHECK_OK(pva_session_logits(s, rows, mine_n, &err), err);
+        CHECK_OK(pva_session_read_logits(s, mine_n, out + (int64_t)(at - mine_n) * c->n_vocab, &err), err);
+    }
+    pva_session_close(&s);
+}
+
+static void check_invariance(const char *isa) {
+    const char *source = getenv("PVA_TEST_SOURCE");
+    char folder[4096];
+    struct pva_model *m = NULL;
+    snprintf(folder, sizeof folder, "%s/tests/golden/gemma2-window", source ? source : ".");
+    open_backend(0, isa);
+    CHECK_OK(pva_model_open(folder, op, be, PVA_BF16, &m, &err), err);
+    CHECK_FATAL(m);
+    size_t all = (size_t)(LENGTH * pva_model_get_config(m)->n_vocab);
+    int32_t tokens[LENGTH];
+    float *whole = twin_alloc(all * 4), *other = twin_alloc(all * 4);
+    for (int i = 0; i < LENGTH; i++) tokens[i] = 3 + i * 37 % 200;
+    logits_of(m, tokens, LENGTH, 0, whole);
+    CHECK(fabsf(whole[5]) > 0);
+    for (int i = 0; i < 4; i++) {
+        static const int pieces[4] = {1, 5, LENGTH, 2};
+        logits_of(m, tokens, pieces[i], i >= 2, other);
+        CHECK_INT(twin_differ_bits(other, whole, all), 0);
+    }
+    tokens[LENGTH - 1]++;
+    logits_of(m, tokens, LENGTH, 0, other);
+    CHECK(twin_differ_bits(other, whole, all) > 0);
+    free(whole), free(other);
+    pva_model_close(&m);
+    op->close(&be);
+}
+
+int main(void) {
+    twin_start();
+    op = pva_backend_cuda_find(&err);
+    CHECK_FATAL(op);
+    check_open();
+    check_transfers();
+    check_limit();
+    check_faults();
+    check_invariance(NULL);
+    check_invariance("portable");
+#ifdef PVA_SIMT
+    CHECK_INT(simt_device_bytes(), 0); /* everything was given back */
+#endif
+    return check_report("twin_backend");
+}
