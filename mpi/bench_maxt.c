@@ -103,6 +103,7 @@ static int measure(const struct space *s, int64_t n_permutations, struct pva_err
 
 int bench_maxt(const struct pva_options *o, struct pva_error *err) {
     struct space s = {.n_items = pva_options_int(o, "items"), .n_latents = pva_options_int(o, "latents")};
+    if (pva_bits_choose(pva_options_text(o, "isa"), err)) return err->code;
     if (pva_options_int(o, "threads")) omp_set_num_threads((int)pva_options_int(o, "threads"));
     s.n_words = pva_bits_words(s.n_items);
     s.labels = calloc((size_t)s.n_items + 1, 1);

@@ -152,7 +152,15 @@ static int run_loop(struct campaign *c, struct dispatch *d, struct pva_error *er
 
 /* ---- opening ---- */
 
+static struct pva_grader *kept;
+static struct pva_sandbox kept_sandbox;
+
 int campaign_open_grader(const struct pva_options *o, int preload_imports, struct pva_grader **grader, struct pva_sandbox *sandbox, struct pva_error *err) {
+    if (kept) {
+        *grader = kept;
+        *sandbox = kept_sandbox;
+        return PVA_OK;
+    }
     struct pva_grader_settings settings = {
         .python = pva_options_text(o, "python"),
         .n_jobs = (int)pva_options_int(o, "grade-jobs"),
@@ -163,6 +171,17 @@ int campaign_open_grader(const struct pva_options *o, int preload_imports, struc
     if (!pva_options_flag(o, "dry-run")) return pva_grader_open(&settings, grader, sandbox, err);
     return pva_sandbox_probe(&settings, sandbox, err);
 }
+
+void campaign_close_grader(struct pva_grader **grader) {
+    if (*grader == kept) *grader = NULL;
+    pva_grader_close(grader);
+}
+
+int campaign_keep_grader(const struct pva_options *o, int preload_imports, struct pva_error *err) {
+    return campaign_open_grader(o, preload_imports, &kept, &kept_sandbox, err);
+}
+
+void campaign_end_grader(void) { pva_grader_close(&kept); }
 
 static int open_stores(struct campaign *c, struct pva_error *err) {
     char path[4096], diagnostics[4096];

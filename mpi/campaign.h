@@ -65,6 +65,12 @@ struct campaign {
  * and before any thread. */
 int campaign_open_grader(const struct pva_options *o, int preload_imports, struct pva_grader **grader, struct pva_sandbox *sandbox, struct pva_error *err);
 
+void campaign_close_grader(struct pva_grader **grader);
+/* Opens one grader for all campaigns of this process, which campaign_open_grader then lends and campaign_close_grader leaves open: between phases, with MPI
+ * running, none can be started. campaign_end_grader closes it. */
+int campaign_keep_grader(const struct pva_options *o, int preload_imports, struct pva_error *err);
+void campaign_end_grader(void);
+
 /* Collective. Fills *c; everything pointed to must live until campaign_close. Opens or makes the files as --resume says, empties damaged slots. */
 int campaign_open(struct campaign *c, const struct campaign_what *what, const struct pva_options *o, const struct par *par, const struct run *run,
                   const struct engine *engine, const struct phase1_plan *plan, struct pva_grader *grader, struct pva_error *err);

@@ -37,6 +37,7 @@ PVA_COMMAND(pile);
 PVA_COMMAND(regrade);
 PVA_COMMAND(replay);
 PVA_COMMAND(report);
+PVA_COMMAND(run);
 PVA_COMMAND(status);
 PVA_COMMAND(steer);
 PVA_COMMAND(synth);

@@ -2,15 +2,19 @@
  *   samples.jsonl            EvalPlus' samples: {"task_id": "Mbpp/11", "solution": ...}
  *   results.jsonl, .parquet  everything of a record but the residual stream
  *   results.csv              the same without the texts
- *   activations.safetensors  "resid" [n, ...] as it was captured, "passed" and "index" [n] */
+ *   activations.safetensors  "resid" [n, ...] as it was captured, "passed" and "index" [n]
+ *   direction-LxJ.npy, .gguf the decoder's direction of latent J at layer L, of unit length: for numpy, and as llama.cpp's control vector */
 #include "commands.h"
 #include "phase1_read.h"
+#include "phase2_read.h"
 #include "run.h"
 
+#include "pva/direction.h"
 #include "pva/grade.h"
 #include "pva/split.h"
 #include "pva/table.h"
 #include "pva/tensorfile.h"
+#include "pva/vector_write.h"
 
 #include <errno.h>
 #include <hdf5.h>
@@ -23,6 +27,7 @@
 const struct pva_option pva_export_options[] = {
     {"run", PVA_OPT_TEXT, "DIR", NULL, "run directory (or give it without --run)", NULL, 0, 0},
     {"format", PVA_OPT_TEXT, "LIST", "jsonl,csv", "of jsonl, csv, parquet, safetensors", NULL, 0, 0},
+    {"direction", PVA_OPT_TEXT, "L:J", NULL, "also the direction of latent J of layer L, from phase 2's autoencoders", NULL, 0, 0},
     {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
 };
 
@@ -182,6 +187,29 @@ static int write_activations(const char *run, struct records *r, struct pva_erro
     return err->code;
 }
 
+static int write_direction(const char *run, const char *which, struct pva_error *err) {
+    int layer, used = 0;
+    long long latent;
+    char path[4096];
+    struct phase2 *p = NULL;
+    struct pva_sae *sae = NULL;
+    if (sscanf(which, "%d:%lld%n", &layer, &latent, &used) != 2 || which[used])
+        return pva_fail(err, PVA_USAGE, "--direction: \"%s\": expected LAYER:LATENT, as in 20:1234", which);
+    if (phase2_open(run, &p, err)) return err->code;
+    struct pva_direction d = {0};
+    const char *file = phase2_sae_path(p, layer);
+    if (!file) pva_fail(err, PVA_INPUT, "%s: phase 2 has no layer %d", run, layer);
+    else if (!pva_sae_open(file, &sae, err)) pva_direction_from_latent(sae, layer, latent, &d, err);
+    snprintf(path, sizeof path, "%s/exports/direction-%dx%lld.npy", run, layer, latent);
+    if (!err->code && !pva_npy_write(path, d.unit, 1, &d.d_model, err)) printf("%s\n", path);
+    snprintf(path, sizeof path, "%s/exports/direction-%dx%lld.gguf", run, layer, latent);
+    if (!err->code && layer > 0 && !pva_gguf_control_vector_write(path, "gemma2", layer + 2, layer, d.unit, d.d_model, err)) printf("%s\n", path);
+    pva_direction_free(&d);
+    pva_sae_close(&sae);
+    phase2_close(&p);
+    return err->code;
+}
+
 /* Which of the formats are wanted: marks[PVA_TABLE_N_FORMATS + 1], the last one for safetensors. */
 static int parse_formats(const char *list, int *marks, struct pva_error *err) {
     char copy[128];
@@ -213,6 +241,7 @@ int pva_command_export(const struct pva_options *o, struct pva_error *err) {
         for (int f = 0; f < PVA_TABLE_N_FORMATS && !err->code; f++)
             if (marks[f]) write_results(run, &r, (enum pva_table_format)f, err);
         if (marks[PVA_TABLE_N_FORMATS] && !err->code) write_activations(run, &r, err);
+        if (pva_options_text(o, "direction") && !err->code) write_direction(run, pva_options_text(o, "direction"), err);
     }
     free_records(&r);
     return err->code;

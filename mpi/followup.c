@@ -131,7 +131,7 @@ int followup_close(struct followup *f, struct pva_error *late, struct pva_error 
     phase1_plan_free(&f->plan);
     engine_close(&f->engine);
     run_close(&f->run);
-    pva_grader_close(&f->grader);
+    campaign_close_grader(&f->grader);
     pva_options_free(&f->base);
     if (f->par.size == 0) return err->code; /* MPI never started */
     par_agree(&f->par, "close", late);

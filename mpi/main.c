@@ -10,6 +10,8 @@
 
 static const struct command commands[] = {
     {"doctor", "test-gpu", "what this machine can do", "[--model DIR]", {pva_common_options, pva_engine_options, pva_doctor_options, NULL}, pva_command_doctor},
+    {"run", NULL, "phase1, pile, phase2, phase3, steer, report in order, each skipped when complete", "--run DIR --model DIR --problems FILE --sae DIR [--pile FILE]",
+     {pva_common_options, pva_engine_options, pva_run_options, NULL}, pva_command_run},
     {"phase1", NULL, "generate, grade, capture", "--run DIR --model DIR --problems FILE", {pva_common_options, pva_engine_options, pva_phase1_options, NULL},
      pva_command_phase1},
     {"pile", NULL, "how often each latent fires on general text", "--run DIR --model DIR --sae DIR --pile FILE",

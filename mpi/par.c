@@ -43,12 +43,16 @@ int par_open(struct par *p, struct pva_error *err) {
     return PVA_OK;
 }
 
+static int kept;
+
+void par_keep(int keep) { kept = keep; }
+
 void par_close(struct par *p) {
     if (!p->size) return;
     par_barrier(p); /* a rank that is early would spin in MPI_Finalize */
     MPI_Comm_free(&p->node);
     MPI_Comm_free(&p->comm);
-    MPI_Finalize();
+    if (!kept) MPI_Finalize();
     memset(p, 0, sizeof *p);
 }
 

@@ -25,6 +25,9 @@ struct par {
 int par_open(struct par *p, struct pva_error *err);
 void par_close(struct par *p); /* collective; leaves *p zeroed; harmless when not open */
 
+/* MPI starts once per process: while keep is 1, par_close leaves it running for the next par_open. For one program of several phases. */
+void par_keep(int keep);
+
 /* 1 when a launcher (mpirun, srun) started this process as one of several, known without starting MPI. */
 int par_launched_with_others(void);
 

@@ -138,7 +138,7 @@ int pva_command_phase1(const struct pva_options *o, struct pva_error *err) {
     stop_install();        /* first of all: a stop during the start is a stop, too */
     campaign_open_grader(o, pva_options_flag(o, "preload-imports"), &ph.grader, &ph.sandbox, err); /* forks: before MPI and before any thread */
     if (par_open(&ph.par, &late)) {
-        pva_grader_close(&ph.grader);
+        campaign_close_grader(&ph.grader);
         return pva_fail(err, late.code, "%s", late.msg);
     }
     if (ph.par.rank) pva_log_screen(PVA_LOG_ERROR);
@@ -157,7 +157,7 @@ int pva_command_phase1(const struct pva_options *o, struct pva_error *err) {
     phase1_plan_free(&ph.plan);
     engine_close(&ph.engine);
     run_close(&ph.run);
-    pva_grader_close(&ph.grader);
+    campaign_close_grader(&ph.grader);
     par_agree(&ph.par, "close", &late);
     if (late.code && !err->code) *err = late;
     if (err->code) campaign_explain_stop(&ph.par, err);

@@ -26,6 +26,11 @@ for name in libpva-core.a libpva-par.a pva.pc pva-config.cmake pva-config-versio
     [ -n "$(find prefix -name "$name")" ] || fault "$name was not installed"
 done
 [ -x prefix/bin/pva-mpi ] || fault "bin/pva-mpi has no run bit"
+# A CUDA module that was built is installed, and the installed program finds it: it may miss a GPU, but not the module.
+if [ -f "$build/libpva-cuda.so" ]; then
+    prefix/bin/pva-mpi doctor --backend cuda 2>&1 | grep -E '^[^ ]+ +(backend|gpu)' >gpu
+    [ -s gpu ] && ! grep -q 'libpva-cuda' gpu || fault "the installed program does not find its CUDA module: $(cat gpu)"
+fi
 # The two directories may stand in a library's debug information, but in nothing that is read when it is used.
 grep -rIl -e "$(cached CMAKE_HOME_DIRECTORY)" -e "$work/first" prefix >found && fault "the build's own paths were installed: $(cat found)"
 
