@@ -112,6 +112,9 @@ P
 refuses 5 'resid_position' "$PVA_MPI" phase1 --run "$dir/all1" $args --end 5 --positions generated
 check "$PVA_MPI" phase1 --model "$m" --problems "$p" --positions all --max-tokens 260 --dry-run >"$dir/plan"
 check grep -q '^capture .* all, up to 260 positions: ' "$dir/plan"
+# few problems are shared among the ranks, not taken by the first
+check timeout 100 mpirun -n 3 "$PVA_MPI" phase1 --model "$m" --problems "$p" --end 6 --dry-run >"$dir/plan"
+check grep -q '^batch  *3 sequences' "$dir/plan"
 # a disk that cannot hold it: nothing is computed, nothing is left but the directory that was there
 mkdir "$dir/small"
 if mount -t tmpfs -o size=1m none "$dir/small" 2>/dev/null; then
