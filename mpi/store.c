@@ -99,6 +99,7 @@ static int prepare(struct store *s, const struct store_schema *schema, enum stor
                    struct pva_error *err) {
     struct stat st;
     if (store_schema_check(schema, err) || store_lock_exclusive(s->path, lock_patience, &s->lock_fd, err)) return err->code;
+    store_snapshot_sweep(s->path); /* a killed job leaves half a snapshot; nobody else is writing now */
     int there = !lstat(s->path, &st);
     if (there && mode == STORE_FRESH)
         return pva_fail(err, PVA_REFUSED, "%s: exists already and would be overwritten; resume it, or use another run directory",

@@ -46,6 +46,9 @@ struct store {
     struct store_snapshot_job *snapshot;
 };
 
+/* store_snapshot.c: removes unfinished snapshots of the file at main_path. Under the exclusive lock, or by the writer of snapshots himself. */
+void store_snapshot_sweep(const char *main_path);
+
 /* store_hdf5.c */
 void store_hdf5_init(void);
 /* Records a failure with HDF5's innermost message after the text. */

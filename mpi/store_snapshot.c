@@ -128,16 +128,9 @@ static int plan_ranges(struct store *s, struct store_snapshot_job *j) {
     return 0;
 }
 
-/* Oldest first, so that a crash in between leaves the newest; then what earlier, killed attempts left. */
-static void remove_old(const struct store_snapshot_job *j) {
-    struct store_snapshot *list = NULL;
-    struct pva_error ignored = {0};
-    int n = 0;
+void store_snapshot_sweep(const char *main_path) {
     char *directory, *stem;
-    if (!store_snapshots(j->main_path, &list, &n, &ignored))
-        for (int i = 0; i < n - j->keep; i++) unlink(list[i].path);
-    store_snapshots_free(&list, &n);
-    if (place_of(j->main_path, &directory, &stem)) return;
+    if (place_of(main_path, &directory, &stem)) return;
     DIR *d = opendir(directory);
     for (struct dirent *e; d && (e = readdir(d));) {
         size_t k = strlen(e->d_name);
@@ -149,6 +142,17 @@ static void remove_old(const struct store_snapshot_job *j) {
     }
     if (d) closedir(d);
     free(directory), free(stem);
+}
+
+/* Oldest first, so that a crash in between leaves the newest; then what earlier, killed attempts left. */
+static void remove_old(const struct store_snapshot_job *j) {
+    struct store_snapshot *list = NULL;
+    struct pva_error ignored = {0};
+    int n = 0;
+    if (!store_snapshots(j->main_path, &list, &n, &ignored))
+        for (int i = 0; i < n - j->keep; i++) unlink(list[i].path);
+    store_snapshots_free(&list, &n);
+    store_snapshot_sweep(j->main_path);
 }
 
 static void copy(struct store_snapshot_job *j) {
