@@ -2,11 +2,13 @@
 #include "commands.h"
 #include "phase1_count.h"
 #include "pile_schema.h"
+#include "record.h"
 
 #include "pva/split.h"
 
 #include <hdf5.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -77,6 +79,30 @@ static int print_pile(const char *run, struct pva_error *err) {
     return err->code;
 }
 
+/* A file of completions: phase3's samples, steer's two stages. */
+static int print_completions(const char *run, const char *name, const char *unit, struct pva_error *err) {
+    char path[4096], schema_name[64];
+    struct store_field fields[RECORD_N_FIELDS];
+    struct store *s = NULL;
+    struct pva_error late = {0};
+    snprintf(path, sizeof path, "%s/%s.h5", run, name);
+    if (access(path, F_OK)) return PVA_OK;
+    snprintf(schema_name, sizeof schema_name, "pva-%s", name);
+    record_fields(fields, 0);
+    const struct store_schema schema = {.name = schema_name, .version = 1, .slot = {"item", 0}, .states = "empty done prompt-too-long", .fields = fields, .n_fields = RECORD_N_FIELDS};
+    if (store_open_read(path, &schema, &s, err)) return err->code;
+    int64_t n = store_n_slots(s), done = 0;
+    uint8_t *states = malloc((size_t)n);
+    if (!states) pva_fail(err, PVA_IO, "out of memory");
+    else if (!store_states(s, states, err)) {
+        for (int64_t i = 0; i < n; i++) done += states[i] != STORE_EMPTY;
+        printf("%-11s %lld of %lld %s%s\n", name, (long long)done, (long long)n, unit, done == n ? ", complete" : "");
+    }
+    free(states);
+    store_close(&s, &late);
+    return err->code;
+}
+
 int pva_command_status(const struct pva_options *o, struct pva_error *err) {
     const char *run = run_of(o, err);
     char path[4096];
@@ -96,7 +122,8 @@ int pva_command_status(const struct pva_options *o, struct pva_error *err) {
     if (!store_open_read(path, &schema.store, &s, err) && !phase1_count(s, &counts, err)) print_counts(run, &counts);
     struct pva_error late = {0};
     if (s) store_close(&s, &late);
-    if (!err->code) print_pile(run, err);
+    if (!err->code && !print_pile(run, err) && !print_completions(run, "phase3", "samples", err) && !print_completions(run, "steer-tuning", "completions", err))
+        print_completions(run, "steer", "completions", err);
     return err->code;
 }
 

@@ -90,6 +90,7 @@ static int store_too_long(void *user, int64_t item, const struct phase1_prompt *
 /* Collective. Computes a stage to its end and counts it. */
 static int run_stage(struct steer *s, struct steer_stage *stage, struct steer_result *result, struct pva_error *err) {
     struct steer_outcomes outcomes = {0};
+    struct pva_error late = {0};
     char file[64];
     int outcome = DISPATCH_COMPLETE;
     const struct pva_options *o = s->f.options;
@@ -123,10 +124,12 @@ static int run_stage(struct steer *s, struct steer_stage *stage, struct steer_re
         steer_result_make(&s->plan, stage, &s->f, &outcomes, pva_options_real(o, "level"), pva_options_real(o, "alpha"), result, err);
     par_agree(&s->f.par, "count", err);
 done:
-    campaign_close(&s->campaign, err);
+    campaign_close(&s->campaign, &late);
     steer_outcomes_free(&outcomes);
     steer_schema_free(&s->schema);
-    return par_agree(&s->f.par, "close the stage", err);
+    par_agree(&s->f.par, "close the stage", &late);
+    if (late.code && !err->code) *err = late;
+    return err->code;
 }
 
 static json_t *facts(const struct steer *s) {

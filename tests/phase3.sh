@@ -47,7 +47,7 @@ cp -r "$dir/all/phase1.h5" "$dir/all/phase1-diagnostics.h5" "$dir/all/phase2.h5"
 for f in "$dir"/all/phase2-*.h5; do [ -e "$f" ] && cp "$f" "$dir/again"; done
 timeout 300 mpirun -n 2 "$PVA_MPI" phase3 --run "$dir/again" $three --threads 1 --quiet --grace 0 >/dev/null 2>"$dir/err" &
 job=$!
-sleep 3
+for i in $(seq 1500); do [ -e "$dir/again/.lock" ] && break; sleep 0.02; done
 kill -TERM $(pgrep -P "$(pgrep -P $job | head -1)") 2>/dev/null
 wait $job; status=$?
 checks=$((checks + 1))
