@@ -110,7 +110,7 @@ check steer one 2
 check h5diff "$dir/before.h5" "$dir/one/steer.h5" /checksum
 
 # stopped, killed, resumed with other numbers of ranks
-ranks_of() { pgrep -P "$(pgrep -P "$1" | head -1)"; } # of `timeout mpirun`: only what this script started
+ranks_of() { local m; m=$(pgrep -P "$1" | head -1); [ -n "$m" ] && pgrep -P "$m"; } # of `timeout mpirun`: only what this script started
 await() { # NAME: until the job is past its start, where a signal ends it as it ends anything
     for i in $(seq 1500); do [ -e "$dir/$1/.lock" ] && return; sleep 0.02; done
 }
