@@ -20,6 +20,7 @@ const struct pva_option pva_steer_options[] = {
     {"steer-positions", PVA_OPT_CHOICE, "P", "all", "every one; the prompt's last and every generated one; generated ones", "all|last|generated", 0, 0},
     {"mode", PVA_OPT_CHOICE, "MODE", "add", "add c d; remove d (h - (h.d) d); add only where a predictor of failure is above its threshold", "add|ablate|gated", 0, 0},
     {"gate", PVA_OPT_TEXT, "L:J", NULL, "the predictor of --mode gated; default: phase 2's best by t", NULL, 0, 0},
+    {"gate-threshold", PVA_OPT_REAL, "X", NULL, "open the gate above this activation; default: the best F1 on the tuning split", NULL, 0, 0},
     {"controls", PVA_OPT_INT, "K", "20", "random directions, and matched latents, per tested direction", NULL, 0, 1000},
     {"correction-only", PVA_OPT_FLAG, NULL, "no", "steer only problems that fail unsteered", NULL, 0, 0},
     {"corruption-only", PVA_OPT_FLAG, NULL, "no", "steer only problems that pass unsteered", NULL, 0, 0},

@@ -7,6 +7,7 @@ dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
 n=60
 [ "${PVA_KILLS:-0}" -gt 0 ] && n=780
+unset PVA_KILLS # no option of any command
 # More problems than the file has: the same ones, asked politely, are other prompts.
 python3 - "$mini/problems.jsonl" "$dir/problems.jsonl" $n <<'P' || exit 1
 import json, sys
