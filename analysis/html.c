@@ -35,7 +35,7 @@ static const char style[] =
     ".numbers div{background:var(--raised);border-radius:.5rem;padding:.7rem .9rem}.numbers dt{font-size:.88rem;color:var(--soft)}.numbers dd{margin:0;font-size:1.5rem;"
     "font-variant-numeric:tabular-nums}.numbers dd.detail{font-size:.85rem;color:var(--soft)}\n"
     ".wide{overflow-x:auto;margin:1em 0}table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}caption{text-align:left;color:var(--soft);"
-    "padding:.3em 0}th,td{padding:.28em .7em;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap}td.number,th.number{text-align:right}\n"
+    "padding:.3em 0}caption span{display:block;max-width:min(46rem,calc(100vw - 2rem));position:sticky;left:0}th,td{padding:.28em .7em;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap}td.number,th.number{text-align:right}\n"
     ".row{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(26rem,100%),1fr));gap:1rem}figure{margin:1em 0;min-width:0}figure img{width:100%;height:auto;"
     "display:block}figcaption{font-size:.9rem;color:var(--soft)}\n"
     "details{margin:.8em 0}summary{cursor:pointer}pre{background:var(--raised);border-radius:.4rem;padding:.7rem .9rem;overflow-x:auto;font:.86rem/1.45 ui-monospace,"
@@ -196,7 +196,7 @@ static void write_cell(FILE *out, const struct pva_column *c, int64_t row, const
 void pva_html_table(struct pva_html *h, const char *caption, const struct pva_table *t, const char *const *formats, const char *const *links) {
     FILE *out = h->out;
     fputs("<div class=\"wide\"><table>\n", out);
-    if (caption && *caption) fputs("<caption>", out), escape(out, caption), fputs("</caption>\n", out);
+    if (caption && *caption) fputs("<caption><span>", out), escape(out, caption), fputs("</span></caption>\n", out);
     fputs("<thead><tr>", out);
     for (int c = 0; c < t->n_columns; c++) {
         fprintf(out, "<th scope=\"col\"%s>", t->columns[c].type == PVA_COLUMN_TEXT ? "" : " class=\"number\"");

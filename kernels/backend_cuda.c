@@ -162,6 +162,9 @@ static void cuda_describe(const struct pva_backend *be, struct pva_backend_info 
     memset(info, 0, sizeof *info);
     snprintf(info->device, sizeof info->device, "%.60s (sm_%d%d%s)", be->prop.name, be->prop.major, be->prop.minor,
              be->path == PVA_PORTABLE ? ", no tensor cores" : "");
+    /* What decides about bits: the portable sums are the same everywhere, the tensor cores' are their generation's. */
+    if (be->path == PVA_PORTABLE) snprintf(info->isa, sizeof info->isa, "portable");
+    else snprintf(info->isa, sizeof info->isa, "sm_%d%d", be->prop.major, be->prop.minor);
     cudaRuntimeGetVersion(&runtime);
     cudaDriverGetVersion(&driver);
     snprintf(info->versions, sizeof info->versions, "CUDA %d.%d, driver for %d.%d", runtime / 1000, runtime % 1000 / 10, driver / 1000, driver % 1000 / 10);

@@ -97,6 +97,7 @@ static int watch(struct campaign *c, struct pva_error *err) {
     c->last_count = t;
     int64_t n = c->what.n, done = 0, passed = 0;
     uint8_t *states = malloc((size_t)n), *verdicts = malloc((size_t)n);
+    struct pva_error late = {0};
     if (!states || !verdicts) pva_fail(err, PVA_IO, "out of memory");
     else if (!store_states(c->results, states, err) && !store_read_range(c->results, c->what.verdict_field, 0, n, verdicts, err)) {
         for (int64_t i = 0; i < n; i++) done += states[i] != STORE_EMPTY, passed += states[i] == STORE_DONE && verdicts[i] == PVA_PASS;
@@ -108,12 +109,14 @@ static int watch(struct campaign *c, struct pva_error *err) {
         int64_t every = pva_options_int(c->options, "autosave-every");
         if (done / every > c->snapshot_at) {
             c->snapshot_at = done / every;
-            store_snapshot_start(c->results, done / every * every, (int)pva_options_int(c->options, "autosave-keep"), err);
+            /* A snapshot is a second net: without it the run goes on. This call may also be the one that hears of the last one's failure. */
+            if (store_snapshot_start(c->results, done / every * every, (int)pva_options_int(c->options, "autosave-keep"), &late))
+                pva_log(PVA_LOG_WARNING, "a snapshot could not be written (the run goes on): %s", late.msg);
         }
     }
     free(states);
     free(verdicts);
-    struct pva_error late = {0};
+    late = (struct pva_error){0};
     int running;
     if (!err->code && store_snapshot_poll(c->results, &running, &late))
         pva_log(PVA_LOG_WARNING, "a snapshot could not be written (the run goes on): %s", late.msg);

@@ -2,9 +2,11 @@
  *   samples.jsonl            EvalPlus' samples: {"task_id": "Mbpp/11", "solution": ...}
  *   results.jsonl, .parquet  everything of a record but the residual stream
  *   results.csv              the same without the texts
+ *   latents.*, steering.*    every latent's row; every steered completion, in the same three formats
  *   activations.safetensors  "resid" [n, ...] as it was captured, "passed" and "index" [n]
  *   direction-LxJ.npy, .gguf the decoder's direction of latent J at layer L, of unit length: for numpy, and as llama.cpp's control vector */
 #include "commands.h"
+#include "export.h"
 #include "phase1_read.h"
 #include "phase2_read.h"
 #include "run.h"
@@ -109,7 +111,7 @@ static int read_records(struct records *r, const char *run, struct pva_error *er
 
 /* ---- files ---- */
 
-static int write_table(const char *run, const char *name, const struct pva_table *table, enum pva_table_format format, struct pva_error *err) {
+int export_table(const char *run, const char *name, const struct pva_table *table, enum pva_table_format format, struct pva_error *err) {
     char path[4096], partial[4200];
     snprintf(path, sizeof path, "%s/exports/%s.%s", run, name, pva_table_format_name(format));
     snprintf(partial, sizeof partial, "%s.partial", path);
@@ -135,7 +137,7 @@ static int write_samples(const char *run, const struct records *r, struct pva_er
     }
     const struct pva_column columns[] = {{"task_id", PVA_COLUMN_TEXT, ids}, {"solution", PVA_COLUMN_TEXT, r->program}};
     struct pva_table table = {r->n, 2, columns};
-    if (!err->code) write_table(run, "samples", &table, PVA_TABLE_JSONL, err);
+    if (!err->code) export_table(run, "samples", &table, PVA_TABLE_JSONL, err);
     free(names), free(ids);
     return err->code;
 }
@@ -158,7 +160,7 @@ static int write_results(const char *run, const struct records *r, enum pva_tabl
     };
     int n_columns = sizeof columns / sizeof *columns, n_texts = 2;
     struct pva_table table = {r->n, format == PVA_TABLE_CSV ? n_columns - n_texts : n_columns, columns};
-    return write_table(run, "results", &table, format, err);
+    return export_table(run, "results", &table, format, err);
 }
 
 /* One tensor over all records, and what a reader needs to use it. */
@@ -239,7 +241,8 @@ int pva_command_export(const struct pva_options *o, struct pva_error *err) {
         mkdir(path, 0777);
         if (marks[PVA_TABLE_JSONL]) write_samples(run, &r, err);
         for (int f = 0; f < PVA_TABLE_N_FORMATS && !err->code; f++)
-            if (marks[f]) write_results(run, &r, (enum pva_table_format)f, err);
+            if (marks[f] && !write_results(run, &r, (enum pva_table_format)f, err) && !export_latents(run, (enum pva_table_format)f, err))
+                export_steering(run, (enum pva_table_format)f, err);
         if (marks[PVA_TABLE_N_FORMATS] && !err->code) write_activations(run, &r, err);
         if (pva_options_text(o, "direction") && !err->code) write_direction(run, pva_options_text(o, "direction"), err);
     }

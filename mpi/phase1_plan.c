@@ -115,12 +115,14 @@ static size_t bytes_for(const struct phase1_plan *plan, const struct engine *e, 
 }
 
 /* The largest batch up to the one asked for that keeps within the limit. */
-static int choose_batch(struct phase1_plan *plan, const struct pva_options *o, const struct engine *e, struct pva_error *err) {
+static int choose_batch(struct phase1_plan *plan, const struct par *p, const struct pva_options *o, const struct engine *e, struct pva_error *err) {
     int asked = (int)pva_options_int(o, "batch-size"), most = asked ? asked : DEFAULT_BATCH;
     int on_cpu = !strcmp(e->ops->name, "cpu");
     const char *name = on_cpu ? "host-memory" : "gpu-memory";
     size_t limit = pva_options_bytes(o, name), weights = on_cpu ? 0 : pva_model_weight_bytes(e->model);
-    if (most > plan->problems.n) most = (int)plan->problems.n;
+    /* Few problems: not all of them to the rank that asks first. */
+    int64_t share = asked ? plan->problems.n : (plan->problems.n + p->size - 1) / p->size;
+    if (most > share) most = (int)share;
     plan->batch = most;
     plan->weight_bytes = pva_model_weight_bytes(e->model);
     while (limit && plan->batch > 1 && !asked && weights + bytes_for(plan, e, plan->batch) > limit) plan->batch--;
@@ -185,7 +187,7 @@ int phase1_plan_make(struct phase1_plan *plan, const struct par *p, const struct
         plan->max_tokens = longest;
     }
     if (!err->code && !pva_extract_rule_parse(pva_options_text(o, "extraction"), &plan->rule, err) && !choose_capture(plan, o, e, err) &&
-        !choose_problems(plan, o, err) && !make_prompts(plan, o, e, err) && !bound_positions(plan, err) && !choose_batch(plan, o, e, err))
+        !choose_problems(plan, o, err) && !make_prompts(plan, o, e, err) && !bound_positions(plan, err) && !choose_batch(plan, p, o, e, err))
         run_model_fingerprint(pva_options_text(o, "model"), plan->model_sha256, err);
     if (par_agree(p, "plan", err)) return err->code;
     /* One interpreter parses the references; every rank must split alike, whatever its Python's version. */

@@ -20,7 +20,7 @@ const struct pva_option pva_replay_options[] = {
     {"problems", PVA_OPT_TEXT, "FILE", NULL, "the run's problem file, if it is elsewhere now", NULL, 0, 0},
     {"prompt-template", PVA_OPT_TEXT, "NAME", NULL, "the run's template file, if it is elsewhere now", NULL, 0, 0},
     {"backend", PVA_OPT_CHOICE, "NAME", NULL, "another place to compute; default: the run's", "auto|cpu|cuda", 0, 0},
-    {"isa", PVA_OPT_CHOICE, "SET", NULL, "another CPU instruction set; default: the run's", "c|avx2|avx512|avx512bf16|amx", 0, 0},
+    {"isa", PVA_OPT_CHOICE, "SET", NULL, "another instruction set; default: the run's", "c|avx2|avx512|avx512bf16|amx|portable", 0, 0},
     {"threads", PVA_OPT_INT, "N", "0", "CPU threads; 0: as many as this process may use", NULL, 0, 4096},
     {"python", PVA_OPT_TEXT, "PATH", NULL, "interpreter for the program; default: the run's", NULL, 0, 0},
     {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},

@@ -134,12 +134,20 @@ static void summary(struct report *r) {
 
 /* ---- the page ---- */
 
+/* Gemma 2's smallest is 2304 wide. */
+static void organism(struct report *r) {
+    if (r->summary.d_model >= 1024) return;
+    pva_html_paragraph(r->page, "warning", "A model with a stream of %lld numbers is a model organism: it shows how the method works, and says nothing about a language model people use.",
+                       (long long)r->summary.d_model);
+}
+
 static int write_sections(struct report *r, struct pva_error *err) {
     r->manifest = report_json(r, "manifest.json", err);
     if (err->code || report_phase1(r, err) || report_phase2(r, err) || report_phase3(r, err) || report_steer(r, err)) return err->code;
     provenance(r);
     pva_html_lead(r->page);
     summary(r);
+    organism(r);
     return PVA_OK;
 }
 

@@ -10,7 +10,7 @@
 
 /* What the summary at the top says; NaN and empty where a phase is missing. Filled by the sections. */
 struct report_summary {
-    int64_t n_problems, n_passed;
+    int64_t n_problems, n_passed, d_model;
     struct pva_interval pass_rate;
     char best_latent[120];  /* "layer 3, latent 712" */
     double best_separation, best_familywise_p;

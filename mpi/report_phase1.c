@@ -161,7 +161,7 @@ int report_phase1(struct report *r, struct pva_error *err) {
     if (phase1_open(r->run, &d, err)) return err->code;
     count(&d, &c);
     int64_t passed = c.passed[PVA_N_PARTS][PVA_N_DIFFICULTIES];
-    r->summary.n_problems = c.done, r->summary.n_passed = passed;
+    r->summary.n_problems = c.done, r->summary.n_passed = passed, r->summary.d_model = d.d_model;
     r->summary.pass_rate = pva_rate_wilson(passed, c.done, 0.95);
     pva_html_section(r->page, "solutions", "Solutions");
     if (d.n_done < d.n)

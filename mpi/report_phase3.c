@@ -113,25 +113,36 @@ static void curve_pictures(struct report *r, const json_t *predictors) {
     struct scores s = {0};
     const double unit[] = {0, 1};
     if (read_scores(r, &s)) {
-        struct pva_series roc[MOST_PREDICTORS + 1], precision[MOST_PREDICTORS];
-        double *room = malloc((size_t)s.n_predictors * 3 * (size_t)(s.n + 1) * sizeof *room);
+        struct pva_series roc[MOST_PREDICTORS + 1], precision[MOST_PREDICTORS], f1[MOST_PREDICTORS];
+        double *room = malloc((size_t)s.n_predictors * 5 * (size_t)(s.n + 1) * sizeof *room);
         int n = room ? s.n_predictors : 0;
         for (int k = 0; k < n; k++) {
-            double *fpr = room + 3 * k * (s.n + 1), *tpr = fpr + s.n + 1, *ppv = tpr + s.n + 1;
+            double *fpr = room + 5 * k * (s.n + 1), *tpr = fpr + s.n + 1, *ppv = tpr + s.n + 1, *said = ppv + s.n + 1, *score = said + s.n + 1;
             int failed = !strcmp(text(json_array_get(predictors, (size_t)k), "label"), "failed");
             int64_t points = curves(s.score + k * s.n, s.passed, s.n, failed, fpr, tpr, ppv);
+            int64_t positives = 0;
+            for (int64_t i = 0; i < s.n; i++) positives += failed ? !s.passed[i] : s.passed[i];
+            for (int64_t i = 0; i < points; i++) {
+                double hits = tpr[i] * (double)positives, all = hits + fpr[i] * (double)(s.n - positives);
+                said[i] = all / (double)s.n, score[i] = 2 * hits / (all + (double)positives);
+            }
             enum pva_colour colour = k == n - 1 ? PVA_GREEN : k == 0 ? PVA_BLUE : k == 1 ? PVA_RED : PVA_ORANGE;
             roc[k] = (struct pva_series){.label = s.names[k], .kind = PVA_SERIES_LINE, .colour = colour, .n = points, .x = fpr, .y = tpr};
             precision[k] = (struct pva_series){.label = s.names[k], .kind = PVA_SERIES_LINE, .colour = colour, .n = points, .x = tpr, .y = ppv};
+            f1[k] = (struct pva_series){.label = s.names[k], .kind = PVA_SERIES_LINE, .colour = colour, .n = points, .x = said, .y = score};
         }
         roc[n] = (struct pva_series){.label = "chance", .kind = PVA_SERIES_LINE, .colour = PVA_GREY, .dashed = 1, .n = 2, .x = unit, .y = unit};
         const struct pva_figure a = {.title = "ROC", .x_label = "false positive rate", .y_label = "true positive rate", .x_range = unit, .y_range = unit, .width = 540, .height = 480,
                                      .series = roc, .n_series = n + 1};
         const struct pva_figure b = {.title = "Precision and recall", .x_label = "recall", .y_label = "precision", .x_range = unit, .y_range = unit, .width = 540, .height = 480,
                                      .series = precision, .n_series = n};
+        const struct pva_figure c = {.title = "F1 by threshold", .x_label = "fraction of problems above the threshold", .y_label = "F1", .x_range = unit, .y_range = unit, .series = f1,
+                                     .n_series = n};
         pva_html_row_begin(r->page);
         report_picture(r, "roc", &a, "ROC curves of the predictors and the probe on the validation part.", "The probe is a logistic regression on the whole residual stream: what a linear reader could know.");
         report_picture(r, "precision-recall", &b, "Precision against recall of the predictors and the probe.", "A predictor's level at recall 1 is its base rate.");
+        report_picture(r, "threshold", &c, "F1 of each predictor against the fraction of validation problems above its threshold.",
+                       "At 1 everything is called positive: what is not clearly above the right end is not prediction.");
         pva_html_row_end(r->page);
         free(room);
     }

@@ -1,12 +1,11 @@
 /* status: how far each phase of a run is; works while a job writes it. checkpoints: the snapshots of a run. */
 #include "commands.h"
 #include "phase1_count.h"
-#include "pile_schema.h"
-#include "record.h"
 
 #include "pva/split.h"
 
 #include <hdf5.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +15,7 @@
 
 const struct pva_option pva_status_options[] = {
     {"run", PVA_OPT_TEXT, "DIR", NULL, "run directory (or give it without --run)", NULL, 0, 0},
+    {"json", PVA_OPT_FLAG, NULL, "no", "status: as JSON", NULL, 0, 0},
     {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
 };
 
@@ -39,91 +39,124 @@ static double seconds_since_start(const char *run) {
     return (double)(results.st_mtime - lock.st_mtime);
 }
 
-static void print_counts(const char *run, const struct phase1_counts *c) {
+/* ---- what there is to say, as JSON; the text is made from it ---- */
+
+static json_t *phase1_status(const char *run, const struct phase1_counts *c) {
     int64_t finished = c->done + c->too_long;
-    printf("phase1      %lld of %lld problems%s, pass rate %.1f %% (%lld of %lld), %lld new tokens\n", (long long)finished, (long long)c->n,
-           finished == c->n ? ", complete" : "", c->done ? 100.0 * (double)c->passed / (double)c->done : 0.0, (long long)c->passed, (long long)c->done,
-           (long long)c->new_tokens);
-    for (int p = 0; p < 3; p++)
-        if (c->by_part[p][0])
-            printf("  %-10s %lld graded, %.1f %% pass\n", pva_part_name((enum pva_part)p), (long long)c->by_part[p][0], 100.0 * (double)c->by_part[p][1] / (double)c->by_part[p][0]);
-    printf("  verdicts  ");
+    json_t *o = json_pack("{s:I,s:I,s:b,s:I,s:I,s:I,s:I}", "problems", (json_int_t)c->n, "finished", (json_int_t)finished, "complete", finished == c->n, "graded",
+                          (json_int_t)c->done, "passed", (json_int_t)c->passed, "prompt_too_long", (json_int_t)c->too_long, "new_tokens", (json_int_t)c->new_tokens);
+    json_t *parts = json_object(), *verdicts = json_object();
+    for (int p = 0; p < PVA_N_PARTS; p++)
+        json_object_set_new(parts, pva_part_name((enum pva_part)p), json_pack("{s:I,s:I}", "graded", (json_int_t)c->by_part[p][0], "passed", (json_int_t)c->by_part[p][1]));
     for (int v = 0; v < PVA_N_VERDICTS; v++)
-        if (c->verdicts[v]) printf(" %s %lld", pva_verdict_name((enum pva_verdict)v), (long long)c->verdicts[v]);
-    if (c->too_long) printf(" prompt-too-long %lld", (long long)c->too_long);
-    printf("\n");
+        if (c->verdicts[v]) json_object_set_new(verdicts, pva_verdict_name((enum pva_verdict)v), json_integer((json_int_t)c->verdicts[v]));
+    json_object_set_new(o, "parts", parts);
+    json_object_set_new(o, "verdicts", verdicts);
     double seconds = seconds_since_start(run);
-    if (finished < c->n && finished && seconds > 0)
-        printf("  about %s left at the mean rate of %.2f problems/s\n", phase1_time_left(c->n - finished, (double)finished / seconds), (double)finished / seconds);
+    if (finished < c->n && finished && seconds > 0) json_object_set_new(o, "problems_per_second", json_real((double)finished / seconds));
+    return o;
 }
 
-/* Nothing where the phase has not begun. */
-static int print_pile(const char *run, struct pva_error *err) {
+/* Slots of a phase's file, whatever is in them; *o stays NULL where the phase has not begun. */
+static int count_slots(const char *run, const char *file, const char *schema_name, const char *unit, json_t **o, struct pva_error *err) {
     char path[4096];
-    struct pile_schema schema;
-    struct store *s = NULL;
-    uint8_t states[256] = {0};
-    int64_t documents = 0, done = 0;
-    snprintf(path, sizeof path, "%s/pile.h5", run);
-    if (access(path, F_OK)) return PVA_OK;
-    pile_layers_any(&schema);
-    if (store_open_read(path, &schema.store, &s, err)) return err->code;
-    int64_t n = store_n_slots(s);
-    if (n > (int64_t)sizeof states) pva_fail(err, PVA_INPUT, "%s: %lld layers, expected at most %zu", path, (long long)n, sizeof states);
-    else if (!store_states(s, states, err) && !store_integer(s, "n_documents", &documents, err)) {
-        for (int64_t i = 0; i < n; i++) done += states[i] != STORE_EMPTY;
-        printf("pile        %lld of %lld layers%s, %lld documents\n", (long long)done, (long long)n, done == n ? ", complete" : "", (long long)documents);
-    }
-    struct pva_error late = {0};
-    store_close(&s, &late);
-    return err->code;
-}
-
-/* A file of completions: phase3's samples, steer's two stages. */
-static int print_completions(const char *run, const char *name, const char *unit, struct pva_error *err) {
-    char path[4096], schema_name[64];
-    struct store_field fields[RECORD_N_FIELDS];
+    const struct store_schema any = {.name = schema_name, .version = 1};
     struct store *s = NULL;
     struct pva_error late = {0};
-    snprintf(path, sizeof path, "%s/%s.h5", run, name);
-    if (access(path, F_OK)) return PVA_OK;
-    snprintf(schema_name, sizeof schema_name, "pva-%s", name);
-    record_fields(fields, 0);
-    const struct store_schema schema = {.name = schema_name, .version = 1, .slot = {"item", 0}, .states = "empty done prompt-too-long", .fields = fields, .n_fields = RECORD_N_FIELDS};
-    if (store_open_read(path, &schema, &s, err)) return err->code;
+    snprintf(path, sizeof path, "%s/%s", run, file);
+    if (access(path, F_OK) || store_open_read(path, &any, &s, err)) return err->code;
     int64_t n = store_n_slots(s), done = 0;
-    uint8_t *states = malloc((size_t)n);
+    uint8_t *states = malloc((size_t)n + 1);
     if (!states) pva_fail(err, PVA_IO, "out of memory");
     else if (!store_states(s, states, err)) {
         for (int64_t i = 0; i < n; i++) done += states[i] != STORE_EMPTY;
-        printf("%-11s %lld of %lld %s%s\n", name, (long long)done, (long long)n, unit, done == n ? ", complete" : "");
+        *o = json_pack("{s:s,s:I,s:I,s:b}", "unit", unit, "of", (json_int_t)n, "finished", (json_int_t)done, "complete", done == n);
     }
     free(states);
     store_close(&s, &late);
     return err->code;
 }
 
-int pva_command_status(const struct pva_options *o, struct pva_error *err) {
-    const char *run = run_of(o, err);
+static const struct {
+    const char *phase, *file, *schema, *unit;
+} others[] = {
+    {"pile", "pile.h5", "pva-pile", "layers"},
+    {"phase2", "phase2.h5", "pva-phase2", "layers encoded"},
+    {"selection", "phase2-selection.h5", "pva-phase2-selection", "layers ranked"},
+    {"phase3", "phase3.h5", "pva-phase3", "completions"},
+    {"steer-tuning", "steer-tuning.h5", "pva-steer-tuning", "completions"},
+    {"steer", "steer.h5", "pva-steer", "completions"},
+};
+
+static int gather(const char *run, json_t *all, struct pva_error *err) {
     char path[4096];
-    if (!run) return err->code;
-    if (access(run, F_OK)) return pva_fail(err, PVA_INPUT, "%s: there is no such run", run);
-    snprintf(path, sizeof path, "%s/phase1.h5", run);
-    printf("run         %s\n", run);
-    if (access(path, F_OK)) {
-        printf("phase1      not started\n");
-        return print_pile(run, err);
-    }
     struct phase1_schema schema;
     struct phase1_counts counts;
     struct store *s = NULL;
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    phase1_schema_any(&schema);
-    if (!store_open_read(path, &schema.store, &s, err) && !phase1_count(s, &counts, err)) print_counts(run, &counts);
     struct pva_error late = {0};
-    if (s) store_close(&s, &late);
-    if (!err->code && !print_pile(run, err) && !print_completions(run, "phase3", "samples", err) && !print_completions(run, "steer-tuning", "completions", err))
-        print_completions(run, "steer", "completions", err);
+    snprintf(path, sizeof path, "%s/phase1.h5", run);
+    if (!access(path, F_OK)) {
+        phase1_schema_any(&schema);
+        if (!store_open_read(path, &schema.store, &s, err) && !phase1_count(s, &counts, err)) json_object_set_new(all, "phase1", phase1_status(run, &counts));
+        if (s) store_close(&s, &late);
+    }
+    for (size_t i = 0; i < sizeof others / sizeof *others && !err->code; i++) {
+        json_t *o = NULL;
+        count_slots(run, others[i].file, others[i].schema, others[i].unit, &o, err);
+        if (o) json_object_set_new(all, others[i].phase, o);
+    }
+    return err->code;
+}
+
+/* ---- as text ---- */
+
+static long long number(const json_t *o, const char *key) { return json_integer_value(json_object_get(o, key)); }
+static double percent(long long part, long long all) { return all ? 100.0 * (double)part / (double)all : 0.0; }
+
+static void print_phase1(const json_t *o) {
+    const char *key;
+    json_t *value;
+    long long n = number(o, "problems"), finished = number(o, "finished");
+    printf("phase1      %lld of %lld problems%s, pass rate %.1f %% (%lld of %lld), %lld new tokens\n", finished, n, finished == n ? ", complete" : "",
+           percent(number(o, "passed"), number(o, "graded")), number(o, "passed"), number(o, "graded"), number(o, "new_tokens"));
+    json_object_foreach(json_object_get(o, "parts"), key, value) if (number(value, "graded"))
+        printf("  %-10s %lld graded, %.1f %% pass\n", key, number(value, "graded"), percent(number(value, "passed"), number(value, "graded")));
+    printf("  verdicts  ");
+    json_object_foreach(json_object_get(o, "verdicts"), key, value) printf(" %s %lld", key, (long long)json_integer_value(value));
+    if (number(o, "prompt_too_long")) printf(" prompt-too-long %lld", number(o, "prompt_too_long"));
+    printf("\n");
+    double rate = json_real_value(json_object_get(o, "problems_per_second"));
+    if (rate > 0) printf("  about %s left at the mean rate of %.2f problems/s\n", phase1_time_left(n - finished, rate), rate);
+}
+
+static void print_all(const json_t *all) {
+    const json_t *first = json_object_get(all, "phase1");
+    printf("run         %s\n", json_string_value(json_object_get(all, "run")));
+    if (first) print_phase1(first);
+    else printf("phase1      not started\n");
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        const json_t *o = json_object_get(all, others[i].phase);
+        if (o)
+            printf("%-11s %lld of %lld %s%s\n", others[i].phase, number(o, "finished"), number(o, "of"), others[i].unit,
+                   number(o, "finished") == number(o, "of") ? ", complete" : "");
+    }
+}
+
+int pva_command_status(const struct pva_options *o, struct pva_error *err) {
+    const char *run = run_of(o, err);
+    if (!run) return err->code;
+    if (access(run, F_OK)) return pva_fail(err, PVA_INPUT, "%s: there is no such run", run);
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    json_t *all = json_pack("{s:s}", "run", run);
+    if (!all) return pva_fail(err, PVA_INPUT, "%s: the name is not UTF-8", run);
+    gather(run, all, err);
+    if (err->code && json_object_size(all) == 1) {
+        json_decref(all);
+        return err->code;
+    }
+    if (pva_options_flag(o, "json")) json_dumpf(all, stdout, JSON_INDENT(2) | JSON_PRESERVE_ORDER), printf("\n");
+    else print_all(all);
+    json_decref(all);
     return err->code;
 }
 

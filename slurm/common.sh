@@ -93,10 +93,26 @@ time_limit() {
     printf '%02d:00:00' $hours
 }
 
+# seconds LIMIT: as SLURM reads it: M, M:S, H:M:S, D-H, D-H:M, D-H:M:S.
+seconds() {
+    local days=0 rest=$1 a b c
+    case $rest in *-*) days=${rest%%-*} rest=${rest#*-} ;; esac
+    IFS=: read -r a b c <<<"$rest"
+    case $1 in '' | *[!0-9:-]*) echo 999999999; return ;; esac # "UNLIMITED", or a word that sbatch refuses better than we do
+    if [ "$days" != 0 ] || [ -n "$c" ]; then
+        echo $((10#$days * 86400 + 10#$a * 3600 + 10#${b:-0} * 60 + 10#${c:-0}))
+    else
+        echo $((10#$a * 60 + 10#${b:-0}))
+    fi
+}
+
 # resources PHASE: sets nodes, ranks, per_node and the array options for sbatch.
 resources() {
     local phase=$1 memory gpu=gpu cpus=$CPUS_PER_RANK
     model_size
+    if [ -n "$TIME_LIMIT" ] && [ "$(seconds "$TIME_LIMIT")" -le "$STOP_BEFORE_END" ]; then
+        die 2 "TIME_LIMIT=$TIME_LIMIT: a job must run for longer than STOP_BEFORE_END=$STOP_BEFORE_END seconds, else it is stopped as it starts"
+    fi
     options=(--job-name="pva-$phase" --open-mode=append --requeue --signal="B:USR1@$STOP_BEFORE_END" --time="${TIME_LIMIT:-$(time_limit "$phase")}")
     if [ "$phase" = report ]; then
         nodes=1 ranks=1 per_node=1 cpus=2

@@ -112,6 +112,9 @@ P
 refuses 5 'resid_position' "$PVA_MPI" phase1 --run "$dir/all1" $args --end 5 --positions generated
 check "$PVA_MPI" phase1 --model "$m" --problems "$p" --positions all --max-tokens 260 --dry-run >"$dir/plan"
 check grep -q '^capture .* all, up to 260 positions: ' "$dir/plan"
+# few problems are shared among the ranks, not taken by the first
+check timeout 100 mpirun -n 3 "$PVA_MPI" phase1 --model "$m" --problems "$p" --end 6 --dry-run >"$dir/plan"
+check grep -q '^batch  *3 sequences' "$dir/plan"
 # a disk that cannot hold it: nothing is computed, nothing is left but the directory that was there
 mkdir "$dir/small"
 if mount -t tmpfs -o size=1m none "$dir/small" 2>/dev/null; then
@@ -128,6 +131,19 @@ cp "$dir/one/phase1.h5" "$dir/before.h5"
 check run one 2
 same "$dir/before.h5" "$dir/one/phase1.h5"
 
+# await_handlers MPIRUN RANKS: until that many ranks catch SIGTERM; before that they are not ours yet.
+await_handlers() {
+    local i rank n caught
+    for i in $(seq 300); do
+        n=0
+        for rank in $(pgrep -P "$1" pva-mpi); do
+            caught=$(sed -n 's/^SigCgt:\s*//p' "/proc/$rank/status" 2>/dev/null)
+            [ -n "$caught" ] && [ $((0x$caught & 0x4000)) -ne 0 ] && n=$((n + 1))
+        done
+        [ $n -ge "$2" ] || ! kill -0 "$1" 2>/dev/null && return
+        sleep 0.02
+    done
+}
 # signals at random moments, then resumed with another number of ranks until complete
 n=0
 for signal in TERM INT USR1; do
@@ -136,7 +152,7 @@ for signal in TERM INT USR1; do
         mpirun -n $((1 + try % 3)) "$PVA_MPI" phase1 --run "$dir/stopped" $args --grace 1 2>"$dir/err" &
         job=$!
         # As a scheduler does it: to the processes of the job, once they are there. (An mpirun that is about to end dies of what it is sent.)
-        for i in $(seq 300); do [ -e "$dir/stopped/.lock" ] && break; sleep 0.02; done
+        await_handlers $job $((1 + try % 3))
         sleep "0.$((RANDOM % 6))"
         pkill -$signal -P $job
         wait $job; status=$?

@@ -79,7 +79,7 @@ check test -s "$run/report/roc.csv"
 
 # Exports of the whole study.
 pva export "$run" --format jsonl,csv,parquet,safetensors --direction 4:93
-for f in direction-4x93.npy direction-4x93.gguf samples.jsonl results.jsonl results.csv results.parquet activations.safetensors latents.csv steer-arms.csv; do check test -s "$run/exports/$f"; done
+for f in direction-4x93.npy direction-4x93.gguf samples.jsonl results.jsonl results.csv results.parquet activations.safetensors latents.csv latents.parquet steering.jsonl steering.parquet steer-arms.csv; do check test -s "$run/exports/$f"; done
 
 # A damaged summary is named, and the page that was there stays.
 echo '{"predictors": [' >"$run/phase3-summary.json"

@@ -64,6 +64,8 @@ got=$(request MODEL_SIZE=2b GPUS_PER_NODE=0 RANKS=6 RANKS_PER_NODE=2 -- phase3);
 got=$(request MODEL_SIZE=9b TIME_LIMIT=00:30:00 MEM_PER_NODE=0 'EXTRA_SBATCH=--exclusive --comment="a b"' -- pile); has --time=00:30:00 --mem=0 --exclusive '--comment=a b'
 got=$(request -- report); has --ntasks-per-node=1 --mem=8G --time=01:00:00
 got=$(request RANKS=5 -- phase1 2>&1); expect "ranks that do not fill their nodes" $? 2
+for limit in 5 5:00 00:05:00 0-00:05; do got=$(request TIME_LIMIT=$limit -- phase1 2>&1); expect "the limit $limit" $? 2; done
+for limit in 6 05:01 08:00:00 1-0 UNLIMITED; do got=$(request TIME_LIMIT=$limit -- phase1 2>&1); expect "the limit $limit" $? 0; done
 got=$(request LAUNCHER=aprun -- phase1 2>&1); expect "an unknown launcher" $? 2
 got=$(request MODEL_SIZE=7b -- phase1 2>&1); expect "an unknown size" $? 2
 

@@ -73,25 +73,7 @@ check grep -q "weights: broadcast to $dir/scratch/pva-weights-$job" "$(field "$j
 check grep -q -- "--model $dir/scratch/pva-weights-$job" "$(field "$job" StdOut)"
 expect "weights left in the scratch directory" "$(ls "$dir/scratch")" ''
 
-# --- Preemption's end
-done_in_order "$urgent" 60
-done_in_order "$preempted" 120
-check test "$(restarts "$preempted")" -ge 1
-same "$dir/part/phase1.h5" "$home/preempted/phase1.h5"
-
-# --- The time limit's end: at least one restart, recorded in the manifest; one log file holds all starts ------------------------------------------------------
-done_in_order "$limit" 240
-check test "$(restarts "$limit")" -ge 1
-same "$dir/whole/phase1.h5" "$home/limit/phase1.h5"
-check grep -q 'the time limit is near: requeued' "$(field "$limit" StdOut)"
-check grep -q "job $limit, start 2:" "$(field "$limit" StdOut)"
-check python3 - "$home/limit/manifest.json" "$(restarts "$limit")" <<'END'
-import json, sys
-starts = json.load(open(sys.argv[1]))["starts"]
-assert [int(s["slurm"].get("SLURM_RESTART_COUNT", 0)) for s in starts] == list(range(int(sys.argv[2]) + 1)), starts
-END
-
-# --- A node dies -----------------------------------------------------------------------------------------------------------------------------------------------
+# --- A node dies (the jobs on the others go on) -----------------------------------------------------------------------------------------------------------------------------------------------
 SLOW=20000 RANKS=2 EXTRA_SBATCH=--nodelist=n3 RUN=$home/node submit nobody phase1.sh --end 119 --max-tokens 260
 node=$job
 wait_records "$home/node" 6 60
@@ -111,4 +93,23 @@ scontrol update NodeName=n3 State=RESUME 2>/dev/null
 done_in_order "$node" 120
 check test "$(restarts "$node")" -ge 1
 same "$dir/part/phase1.h5" "$home/node/phase1.h5"
+
+# --- Preemption's end
+done_in_order "$urgent" 60
+done_in_order "$preempted" 120
+check test "$(restarts "$preempted")" -ge 1
+same "$dir/part/phase1.h5" "$home/preempted/phase1.h5"
+
+# --- The time limit's end: at least one restart, recorded in the manifest; one log file holds all starts ------------------------------------------------------
+done_in_order "$limit" 240
+check test "$(restarts "$limit")" -ge 1
+same "$dir/whole/phase1.h5" "$home/limit/phase1.h5"
+check grep -q 'the time limit is near: requeued' "$(field "$limit" StdOut)"
+check grep -q "job $limit, start 2:" "$(field "$limit" StdOut)"
+check python3 - "$home/limit/manifest.json" "$(restarts "$limit")" <<'END'
+import json, sys
+starts = json.load(open(sys.argv[1]))["starts"]
+assert [int(s["slurm"].get("SLURM_RESTART_COUNT", 0)) for s in starts] == list(range(int(sys.argv[2]) + 1)), starts
+END
+
 summary slurm_stops

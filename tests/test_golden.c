@@ -284,7 +284,7 @@ static void test_folder(const char *folder, const char *isa) {
         test_ragged(limit, limit > BF16_LIMIT ? 1 : 3);
         test_steered_logits(limit);
         if (!bf16 && !GOLDEN_QUICK) test_greedy(64);
-        if (!bf16) test_greedy(5);
+        if (!bf16 && (!GOLDEN_QUICK || !strcmp(name, "gemma2-gqa2") || !strcmp(name, "gemma2-window"))) test_greedy(5);
         pva_model_close(&model);
         op->close(&be);
     }

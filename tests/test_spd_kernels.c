@@ -19,9 +19,9 @@ static void fill(float *p, size_t n) {
 }
 
 struct outputs {
-    float matmul[OUT * LD], outer[IN * OUT], product[IN * OUT], raw[LD], draw_in[LD], dparams[3 * 5 + 1], deep_raw[LD],
-        deep_d[200], deep_in[IN * LD], sigmoid[6 * LD], dsigmoid[6 * LD], mask[LD], da[LD], dg[LD], uniform[4 * LD], dy[LD],
-        p[LD], m[LD], v[LD];
+    float matmul[OUT * LD], outer[IN * OUT], product[IN * OUT], raw[LD], cache[5 * LD], draw_in[LD], dparams[3 * 5 + 1],
+        deep_raw[LD], deep_d[200], deep_in[IN * LD], sigmoid[6 * LD], dsigmoid[6 * LD], mask[LD], da[LD], dg[LD], uniform[4 * LD],
+        dy[LD], p[LD], m[LD], v[LD];
     double squares, sum, count;
 };
 
@@ -39,10 +39,13 @@ static void run(const struct spd_kernels *k, struct outputs *o) {
     k->matmul(N, LD, IN, OUT, e, OUT, 1, in, o->matmul);
     k->outer(N, LD, IN, OUT, in, dout, o->outer);
     k->product(IN, N, OUT, in, LD, 1, dout, 1, LD, o->product, OUT);
-    k->gate_forward(N, LD, &one, params, x, o->raw);
-    k->gate_backward(N, LD, &one, params, x, dout, o->dparams, o->draw_in);
-    k->gate_forward(N, LD, &many, deep, in, o->deep_raw);
-    k->gate_backward(N, LD, &many, deep, in, dout, o->deep_d, o->deep_in);
+    k->gate_forward(N, LD, &one, params, x, o->raw, o->cache);
+    k->gate_backward(N, LD, &one, params, x, o->cache, dout, o->dparams, o->draw_in);
+    float again[16] = {0}, in_again[LD] = {0}; /* without the cache: the same */
+    k->gate_backward(N, LD, &one, params, x, NULL, dout, again, in_again);
+    CHECK(!memcmp(again, o->dparams, sizeof again) && !memcmp(in_again, o->draw_in, sizeof in_again));
+    k->gate_forward(N, LD, &many, deep, in, o->deep_raw, NULL);
+    k->gate_backward(N, LD, &many, deep, in, NULL, dout, o->deep_d, o->deep_in);
     for (int t = 0; t < 6; t++) {
         k->sigmoid(N, (enum spd_sigmoid)t, x, o->sigmoid + t * LD);
         k->sigmoid_backward(N, (enum spd_sigmoid)t, x, dout, o->dsigmoid + t * LD);
@@ -96,8 +99,8 @@ static void test_gelu(const struct spd_kernels *k) {
     for (int block = 0; block < 100; block++) {
         float z[16], raw[16], d[16] = {0}, ones[16], dparams[4] = {0};
         for (int i = 0; i < 16; i++) z[i] = -8 + (float)(block * 16 + i) * 0.01f, ones[i] = 1;
-        k->gate_forward(16, 16, &one, identity, z, raw);
-        k->gate_backward(16, 16, &one, identity, z, ones, dparams, d);
+        k->gate_forward(16, 16, &one, identity, z, raw, NULL);
+        k->gate_backward(16, 16, &one, identity, z, NULL, ones, dparams, d);
         for (int i = 0; i < 16; i++) {
             double x = (double)z[i], cdf = 0.5 * erfc(-x * M_SQRT1_2), pdf = exp(-x * x / 2) / sqrt(2 * M_PI);
             worst = fmax(worst, fabs((double)raw[i] - x * cdf) / fmax(1, fabs(x)));

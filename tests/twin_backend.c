@@ -31,6 +31,7 @@ static void check_open(void) {
     CHECK_HAS(info.device, "(sm_");
     CHECK_HAS(info.versions, "CUDA ");
     CHECK_INT(strlen(info.id), 32);
+    CHECK(info.isa[0] != 0);
     CHECK(info.memory_total > 0 && info.memory_used < 1 << 20 && info.n_threads == 0);
     op->close(&be);
     CHECK(!be);

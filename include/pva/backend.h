@@ -47,7 +47,7 @@ struct pva_backend_settings {
 
 struct pva_backend_info {
     char device[96];        /* "Intel Xeon ... (avx512, 2 threads)", "NVIDIA H200 (sm_90)" */
-    char isa[16];           /* CPU instruction set in use; "" on a GPU */
+    char isa[16];           /* what decides about the last bits: the CPU instruction set in use; on a GPU "sm_90", or "portable" without tensor cores */
     int n_threads;          /* CPU threads in use; 0 on a GPU */
     size_t memory_total;    /* bytes on the device */
     char id[48];            /* tells physical devices apart, whatever their index here (a GPU's UUID); "" on the CPU */

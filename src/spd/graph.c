@@ -98,7 +98,8 @@ struct spd_op *spd_graph_op(struct spd_graph *g, enum spd_op_kind kind, int in, 
                           .bias_grad = -1,
                           .gate = -1,
                           .draw = -1,
-                          .params_grad = -1};
+                          .params_grad = -1,
+                          .cache = -1};
     return op;
 }
 
@@ -166,7 +167,8 @@ void spd_graph_forward(const struct spd_graph *g, const struct spd_kernels *k, r
             for (int c = 0; c < dim; c++)
                 k->gate_forward(n, ld, op->shape, op->params + (size_t)c * op->shape->n_params,
                                 g->nodes[op->in].dim == dim && op->shape->d[0] == 1 ? in + (size_t)c * ld : in,
-                                out + (size_t)c * ld);
+                                out + (size_t)c * ld,
+                                op->cache < 0 ? NULL : spd_value(g, arena, op->cache) + (size_t)c * op->shape->d[1] * ld);
             break;
         case SPD_SIGMOID:
             for (int r = 0; r < dim; r++) k->sigmoid(n, op->sigmoid, in + (size_t)r * ld, out + (size_t)r * ld);
@@ -228,6 +230,7 @@ void spd_graph_backward(const struct spd_graph *g, const struct spd_kernels *k, 
             for (int c = 0; c < dim; c++) {
                 int own = g->nodes[op->in].dim == dim && op->shape->d[0] == 1; /* else the module's whole input */
                 k->gate_backward(n, ld, op->shape, op->params + (size_t)c * op->shape->n_params, own ? in + (size_t)c * ld : in,
+                                 op->cache < 0 ? NULL : spd_value(g, arena, op->cache) + (size_t)c * op->shape->d[1] * ld,
                                  dout + (size_t)c * ld, grad + op->params_grad + (size_t)c * op->shape->n_params,
                                  din ? (own ? din + (size_t)c * ld : din) : NULL);
             }

@@ -41,6 +41,7 @@ struct spd_op {
         *shape; /* GATE: one per component, from row c of `in` or, when its width is not 1, from all of `in` */
     const real *params;
     ptrdiff_t params_grad;
+    int cache; /* GATE: node of [C * hidden] rows for what backward needs again, or -1 */
 };
 
 enum { SPD_MAX_GROUPS = 32 };

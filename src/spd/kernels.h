@@ -43,10 +43,12 @@ struct spd_kernels {
      */
     void (*product)(int n_i, int n_k, int n_j, const real *a, ptrdiff_t a_row, ptrdiff_t a_col, const real *b, ptrdiff_t b_row,
                     ptrdiff_t b_col, real *out, ptrdiff_t out_row);
-    /* one component's gate: raw[s] from in[d0][s]; backward adds to dparams and, unless din is NULL, to din[d0][s] */
-    void (*gate_forward)(int n, int ld, const struct spd_gate_shape *g, const real *params, const real *in, real *raw);
-    void (*gate_backward)(int n, int ld, const struct spd_gate_shape *g, const real *params, const real *in, const real *draw,
-                          real *dparams, real *din);
+    /* one component's gate: raw[s] from in[d0][s]; backward adds to dparams and, unless din is NULL, to din[d0][s]. cache, unless
+     * NULL, is [hidden][s] and keeps Phi of a scalar gate's single hidden layer from forward to backward. */
+    void (*gate_forward)(int n, int ld, const struct spd_gate_shape *g, const real *params, const real *in, real *raw,
+                         real *cache);
+    void (*gate_backward)(int n, int ld, const struct spd_gate_shape *g, const real *params, const real *in, const real *cache,
+                          const real *draw, real *dparams, real *din);
     /* forward: the function's value; backward: dx += dy * slope, with the slope that the method prescribes (not always the
      * derivative) */
     void (*sigmoid)(int n, enum spd_sigmoid type, const real *x, real *y);

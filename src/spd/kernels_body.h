@@ -243,20 +243,22 @@ static inline vreal normal_density(vreal z) {
 #endif
 
 /* Scalar in, one hidden layer: the shape of all registered toys. */
-static void gate_forward_one(int n, int n_hidden, const real *params, const real *in, real *raw) {
+static void gate_forward_one(int n, int ld, int n_hidden, const real *params, const real *in, real *raw, real *cache) {
     const real *w0 = params, *b0 = params + n_hidden, *w1 = params + 2 * n_hidden;
     for (int s = 0; s < n; s += SPD_LANES) {
         vreal h = vload(in + s), sum = vset(params[3 * n_hidden]);
         for (int k = 0; k < n_hidden; k++) {
             vreal z = vfma(vset(w0[k]), h, vset(b0[k]));
-            sum = vfma(vset(w1[k]) * z, normal_cdf(z), sum);
+            vreal cdf = normal_cdf(z);
+            if (cache) vstore(cache + (size_t)k * ld + s, cdf);
+            sum = vfma(vset(w1[k]) * z, cdf, sum);
         }
         vstore(raw + s, sum);
     }
 }
 
-static void gate_backward_one(int n, int n_hidden, const real *params, const real *in, const real *draw, real *dparams,
-                              real *din) {
+static void gate_backward_one(int n, int ld, int n_hidden, const real *params, const real *in, const real *cache,
+                              const real *draw, real *dparams, real *din) {
     const real *w0 = params, *b0 = params + n_hidden, *w1 = params + 2 * n_hidden;
     vreal bias = vset(0);
     for (int s = 0; s < n; s += SPD_LANES) bias += vload(draw + s);
@@ -269,7 +271,8 @@ static void gate_backward_one(int n, int n_hidden, const real *params, const rea
             vreal w = vset(w0[first + k]), b = vset(b0[first + k]), u = vset(w1[first + k]), s0 = vset(0), s1 = vset(0),
                   sb = vset(0);
             for (int s = 0; s < n; s += SPD_LANES) {
-                vreal h = vload(in + s), d = vload(draw + s), z = vfma(w, h, b), cdf = normal_cdf(z);
+                vreal h = vload(in + s), d = vload(draw + s), z = vfma(w, h, b);
+                vreal cdf = cache ? vload(cache + (size_t)(first + k) * ld + s) : normal_cdf(z);
                 s1 = vfma(d, z * cdf, s1);
                 vreal dz = d * u * vfma(z, normal_density(z), cdf);
                 sb += dz;
@@ -306,19 +309,20 @@ static vreal gate_run(int ld, const struct spd_gate_shape *g, const real *params
     return below[0];
 }
 
-static void gate_forward(int n, int ld, const struct spd_gate_shape *g, const real *params, const real *in, real *raw) {
+static void gate_forward(int n, int ld, const struct spd_gate_shape *g, const real *params, const real *in, real *raw,
+                         real *cache) {
     if (g->n_layers == 2 && g->d[0] == 1) {
-        gate_forward_one(n, g->d[1], params, in, raw);
+        gate_forward_one(n, ld, g->d[1], params, in, raw, cache);
         return;
     }
     vreal z[SPD_MAX_GATE_WIDTH];
     for (int s = 0; s < n; s += SPD_LANES) vstore(raw + s, gate_run(ld, g, params, in + s, z));
 }
 
-static void gate_backward(int n, int ld, const struct spd_gate_shape *g, const real *params, const real *in, const real *draw,
-                          real *dparams, real *din) {
+static void gate_backward(int n, int ld, const struct spd_gate_shape *g, const real *params, const real *in, const real *cache,
+                          const real *draw, real *dparams, real *din) {
     if (g->n_layers == 2 && g->d[0] == 1) {
-        gate_backward_one(n, g->d[1], params, in, draw, dparams, din);
+        gate_backward_one(n, ld, g->d[1], params, in, cache, draw, dparams, din);
         return;
     }
     vreal z[SPD_MAX_GATE_WIDTH], dz[SPD_MAX_GATE_WIDTH];

@@ -110,6 +110,9 @@ static void add_gate(struct builder *b, int layer, int input) {
     op->shape = &m->shape;
     op->params = e->params + m->gate;
     op->params_grad = (ptrdiff_t)m->gate;
+    /* Kept as long as it stays near the processor: a third-level cache's worth would cost more than computing it again. */
+    if (!e->config->gate_vector && m->shape.n_layers == 2 && (int64_t)e->C * m->shape.d[1] * e->n_modules <= 12288)
+        op->cache = spd_graph_node(b->g, e->C * m->shape.d[1], 0);
     m->lower = spd_graph_node(b->g, e->C, 1);
     m->importance = spd_graph_node(b->g, e->C, 1);
     /* leaky_hard is two functions of one raw value: one leaks below for the masks, the other above for the importance loss. */

@@ -159,26 +159,31 @@ batches() {
     for n in 5 16; do cmp "$work/batch1" "$work/batch$n" || return 1; done
     echo "batches of 1, 5 and 16: the same bytes"
 }
+on_card() { # NAME RANKS PHASE options...
+    local name=$1 ranks=$2 phase=$3
+    shift 3
+    # An option that every phase with a backend understands, by the environment, as phase 2's table is its own.
+    PVA_ALLOW_SHARED_GPU=yes timeout 150 mpirun -n "$ranks" "$pva" "$phase" --run "$work/$name" --backend cuda --threads 1 --quiet "$@"
+}
 phase1() { # NAME RANKS options...
     local name=$1 ranks=$2
     shift 2
-    timeout 100 mpirun -n "$ranks" "$pva" phase1 --run "$work/$name" --model "$model" --problems "$problems" --backend cuda --allow-shared-gpu \
-        --end 59 --max-tokens 260 --threads 1 --quiet "$@"
+    on_card "$name" "$ranks" phase1 --model "$model" --problems "$problems" --end 119 --max-tokens 260 "$@"
 }
-same() { # every dataset of two runs
-    local d
-    for d in state checksum n_prompt n_new tokens finish n_text text n_program program verdict failed_test exception resid; do
-        h5diff "$work/$1/phase1.h5" "$work/$2/phase1.h5" "/$d" >/dev/null || { echo "$1 and $2 differ in $d"; return 1; }
+same() { # FILE: every dataset of it in the runs one and NAME
+    local file=$1 name=$2 d
+    for d in $(h5ls -r "$work/one/$file" | awk '/ Dataset / { print $1 }'); do
+        h5diff "$work/one/$file" "$work/$name/$file" "$d" >/dev/null || { echo "$file: one rank and $name differ in $d"; return 1; }
     done
 }
+has_tools() { command -v mpirun >/dev/null && command -v h5diff >/dev/null && command -v h5ls >/dev/null || { echo "no mpirun, h5diff or h5ls here"; return 77; }; }
 ranks() {
-    command -v mpirun h5diff >/dev/null || { echo "no mpirun or h5diff here"; return 77; }
-    phase1 one 1 && phase1 three 3 --batch-size 5 && same one three && echo "phase 1 on 1 and 3 ranks sharing the card: the same bytes"
+    has_tools || return
+    phase1 one 1 && phase1 three 3 --batch-size 5 && same phase1.h5 three && echo "phase 1 on 1 and 3 ranks sharing the card: the same bytes"
 }
 resumed() {
-    command -v mpirun h5diff >/dev/null || { echo "no mpirun or h5diff here"; return 77; }
+    has_tools || return
     local try job
-    [ -d "$work/one" ] || phase1 one 1 || return 1
     for try in 1 2 3; do
         phase1 killed $((1 + try % 3)) >/dev/null 2>&1 &
         job=$!
@@ -186,7 +191,18 @@ resumed() {
         pkill -KILL -f "phase1 --run $work/killed"
         wait $job
     done
-    phase1 killed 3 && same one killed && echo "killed three times and resumed: the same bytes"
+    phase1 killed 3 && same phase1.h5 killed && echo "killed three times and resumed: the same bytes"
+}
+study() {
+    has_tools || return
+    local name file ranks=1
+    for name in one three; do
+        [ $name = three ] && ranks=3
+        on_card $name "$ranks" pile --model "$model" --sae "$mini/saes" --pile "$mini/pile.jsonl" && on_card $name "$ranks" phase2 --sae "$mini/saes" --permutations 2000 &&
+            on_card $name "$ranks" phase3 --limit 12 && on_card $name "$ranks" steer --limit 6 || return 1
+    done
+    for file in pile.h5 phase2.h5 phase3.h5 steer.h5; do same $file three || return 1; done
+    "$pva" report "$work/three" --quiet && test -s "$work/three/report.html" && echo "all phases on 1 and 3 ranks sharing the card: the same bytes"
 }
 bench() {
     local shape=$bench_model
@@ -203,7 +219,7 @@ J
         "$pva" bench prefill --model "$shape" --backend cuda --prompt-tokens 2048 &&
         "$pva" bench generate --model "$shape" --backend cuda --new-tokens 64 --prompt-tokens 512 --batch-size 128
 }
-export -f generated prompts greedy batches phase1 same ranks resumed bench
+export -f generated prompts greedy batches on_card phase1 same has_tools ranks resumed study bench
 export bench_model mini
 
 if [ -n "$only_sanitize" ]; then
@@ -219,6 +235,7 @@ else
     step 'batch sizes' 60 bash -c batches
     step '1 and 3 ranks on one card' 120 bash -c ranks
     step 'killed and resumed' 90 bash -c resumed
+    step 'the whole study' 150 bash -c study
     step 'bench, 2B shape' 120 bash -c bench
     [ -s "$logs/bench__2B_shape.log" ] && sed 's/^/    /' "$logs/bench__2B_shape.log"
 fi
