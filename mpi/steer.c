@@ -20,6 +20,7 @@ const struct pva_option pva_steer_options[] = {
     {"steer-positions", PVA_OPT_CHOICE, "P", "all", "every one; the prompt's last and every generated one; generated ones", "all|last|generated", 0, 0},
     {"mode", PVA_OPT_CHOICE, "MODE", "add", "add c d; remove d (h - (h.d) d); add only where a predictor of failure is above its threshold", "add|ablate|gated", 0, 0},
     {"gate", PVA_OPT_TEXT, "L:J", NULL, "the predictor of --mode gated; default: phase 2's best by t", NULL, 0, 0},
+    {"gate-threshold", PVA_OPT_REAL, "X", NULL, "open the gate above this activation; default: the best F1 on the tuning split", NULL, 0, 0},
     {"controls", PVA_OPT_INT, "K", "20", "random directions, and matched latents, per tested direction", NULL, 0, 1000},
     {"correction-only", PVA_OPT_FLAG, NULL, "no", "steer only problems that fail unsteered", NULL, 0, 0},
     {"corruption-only", PVA_OPT_FLAG, NULL, "no", "steer only problems that pass unsteered", NULL, 0, 0},
@@ -90,6 +91,7 @@ static int store_too_long(void *user, int64_t item, const struct phase1_prompt *
 /* Collective. Computes a stage to its end and counts it. */
 static int run_stage(struct steer *s, struct steer_stage *stage, struct steer_result *result, struct pva_error *err) {
     struct steer_outcomes outcomes = {0};
+    struct pva_error late = {0};
     char file[64];
     int outcome = DISPATCH_COMPLETE;
     const struct pva_options *o = s->f.options;
@@ -123,10 +125,12 @@ static int run_stage(struct steer *s, struct steer_stage *stage, struct steer_re
         steer_result_make(&s->plan, stage, &s->f, &outcomes, pva_options_real(o, "level"), pva_options_real(o, "alpha"), result, err);
     par_agree(&s->f.par, "count", err);
 done:
-    campaign_close(&s->campaign, err);
+    campaign_close(&s->campaign, &late);
     steer_outcomes_free(&outcomes);
     steer_schema_free(&s->schema);
-    return par_agree(&s->f.par, "close the stage", err);
+    par_agree(&s->f.par, "close the stage", &late);
+    if (late.code && !err->code) *err = late;
+    return err->code;
 }
 
 static json_t *facts(const struct steer *s) {

@@ -233,6 +233,7 @@ static int set_gate(struct steer_plan *plan, const struct followup *f, struct pv
             failed[n_tuning++] = f->phase1.verdicts[i] != PVA_PASS;
         }
     if (pva_threshold_best_f1(tuning, failed, n_tuning, &best, err)) goto done;
+    if (pva_options_is_set(f->options, "gate-threshold")) best = (struct pva_best_threshold){.threshold = pva_options_real(f->options, "gate-threshold"), .f1 = NAN};
     if (isnan(best.threshold)) {
         pva_fail(err, PVA_INPUT, "no problem of the tuning split failed: a gate cannot be tuned");
         goto done;

@@ -47,8 +47,9 @@ cp -r "$dir/all/phase1.h5" "$dir/all/phase1-diagnostics.h5" "$dir/all/phase2.h5"
 for f in "$dir"/all/phase2-*.h5; do [ -e "$f" ] && cp "$f" "$dir/again"; done
 timeout 300 mpirun -n 2 "$PVA_MPI" phase3 --run "$dir/again" $three --threads 1 --quiet --grace 0 >/dev/null 2>"$dir/err" &
 job=$!
-sleep 3
-kill -TERM $(pgrep -P "$(pgrep -P $job | head -1)") 2>/dev/null
+for i in $(seq 1500); do [ -e "$dir/again/.lock" ] && break; sleep 0.02; done
+launcher=$(pgrep -P $job | head -1)
+[ -n "$launcher" ] && kill -TERM $(pgrep -P "$launcher") 2>/dev/null
 wait $job; status=$?
 checks=$((checks + 1))
 case $status in 0 | 75) ;; *) fail "exit $status after TERM: $(cat "$dir/err")" ;; esac
@@ -83,6 +84,31 @@ zero = s["temperatures"][0]
 assert zero["temperature"] == 0 and zero["samples"] == 1 and zero["passed"] == sum(r["passed"] in ("1", "true") for r in rows)
 one = s["temperatures"][1]
 assert [k["k"] for k in one["pass_at_k"]] == [1, 2] and abs(one["pass_at_k"][0]["rate"] - one["passed"] / 16) < 1e-12
+P
+
+# gated steering reaches the problems above the threshold, and no others
+latent=$(head -1 "$dir/all/exports/phase3-scores.csv" | cut -d, -f5) # the first predictor; the threshold leaves one problem of each part
+threshold=$(python3 - "$dir/all/exports/phase3-scores.csv" "$latent" <<'P'
+import csv, sys
+rows = list(csv.DictReader(open(sys.argv[1])))
+best = [sorted((float(r[sys.argv[2]]) for r in rows if r["part"] == part), reverse=True) for part in ("tuning", "validation")]
+print(min(max(b[:8]) for b in best) * 0.9 - 1e-3)
+P
+)
+check timeout 300 mpirun -n 2 "$PVA_MPI" steer --run "$dir/all" --mode gated --gate "$(echo "$latent" | tr -d L | tr - :)" --gate-threshold="$threshold" --controls 0 \
+    --coefficients 0.5 --resume never --threads 1 --quiet >/dev/null
+check python3 - "$dir/all" <<'P'
+import csv, json, sys
+s = json.load(open(sys.argv[1] + "/steer-summary.json"))
+gate = s["gate"]
+name = f"L{gate['layer']}-{gate['latent']}"
+for part in ("tuning", "validation"):
+    rows = [r for r in csv.DictReader(open(sys.argv[1] + "/exports/phase3-scores.csv")) if r["part"] == part]
+    opened = sum(float(r[name]) > gate["threshold"] for r in rows)
+    assert 0 < opened, part
+    assert s[part]["problems"] == len(rows) and s[part]["steered"] == opened, (part, s[part]["steered"], opened)
+    for arm in s[part]["arms"]:
+        assert arm["same"] >= len(rows) - opened and arm["problems"] == len(rows)
 P
 
 check "$PVA_MPI" phase3 --run "$dir/all" $three --threads 1 --quiet --dry-run >"$dir/plan"

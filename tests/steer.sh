@@ -110,21 +110,28 @@ check steer one 2
 check h5diff "$dir/before.h5" "$dir/one/steer.h5" /checksum
 
 # stopped, killed, resumed with other numbers of ranks
-ranks_of() { pgrep -P "$(pgrep -P "$1" | head -1)"; } # of `timeout mpirun`: only what this script started
+ranks_of() { local m; m=$(pgrep -P "$1" | head -1); [ -n "$m" ] && pgrep -P "$m"; } # of `timeout mpirun`: only what this script started
+await() { # NAME: until the job is past its start, where a signal ends it as it ends anything
+    for i in $(seq 1500); do [ -e "$dir/$1/.lock" ] && return; sleep 0.02; done
+}
 fresh stopped
 for try in 1 2; do
+    rm -f "$dir/stopped/.lock"
     timeout 300 mpirun -n $((1 + try)) "$PVA_MPI" steer --run "$dir/stopped" $args --grace 1 >/dev/null 2>"$dir/err" &
     job=$!
-    sleep "2.$((RANDOM % 9))"
+    await stopped
+    sleep "0.$((RANDOM % 9))"
     kill -TERM $(ranks_of $job) 2>/dev/null
     wait $job; status=$?
     checks=$((checks + 1))
     case $status in 0 | 75) ;; *) fail "exit $status after TERM: $(cat "$dir/err")" ;; esac
 done
 for try in 1 2; do
+    rm -f "$dir/stopped/.lock"
     timeout 300 mpirun -n 3 "$PVA_MPI" steer --run "$dir/stopped" $args >/dev/null 2>&1 &
     job=$!
-    sleep "2.$((RANDOM % 9))"
+    await stopped
+    sleep "$((RANDOM % 3)).$((RANDOM % 9))"
     kill -KILL $(ranks_of $job) 2>/dev/null
     wait $job 2>/dev/null
 done
