@@ -123,7 +123,7 @@ check_space() {
 
 # --- SLURM -----------------------------------------------------------------------------------------------------------------------------------------
 check_slurm() {
-    local name partition line gpus nodes phase answer
+    local name partition line gpus nodes phase answer limit time
     for name in sbatch srun squeue scontrol sinfo; do
         command -v $name >/dev/null || { fail "SLURM: there is no $name here"; return; }
     done
@@ -153,6 +153,13 @@ check_slurm() {
     # SLURM itself judges the request: account, QOS, memory, CPUs, GPUs, time.
     for phase in phase1 steer report; do
         resources $phase
+        limit=$(sinfo -h -p "$partition" -o %l | head -n 1)
+        time=$(printf '%s\n' "${options[@]}" | sed -n 's/^--time=//p')
+        # Many clusters accept such a job, and let it wait for ever.
+        if [ "$(seconds "$time")" -gt "$(seconds "$limit")" ]; then
+            fail "$phase asks for $time, the limit of $partition is $limit: TIME_LIMIT=$limit in site.env (jobs that meet it come back and resume)"
+            continue
+        fi
         if answer=$(sbatch --test-only --output=/dev/null "${options[@]}" "$here/$phase.sh" 2>&1); then
             ok "$phase would be taken: $(tail -n 1 <<<"$answer" | sed 's/^sbatch: //')"
         else

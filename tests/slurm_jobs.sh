@@ -139,8 +139,41 @@ check cmp "$dir/grid.yaml" "$kept"
 expect "the sweep" "$(sed -n 's/^\(task [0-9] gpu [0-9a-z]*:.*\)/\1/p' "$logs"/slurm-"$sweep"_*.out | paste -sd';')" \
     "task 0 gpu none: <-e> <a,b> <--config> <$kept> <--index> <1> <--seed> <3>;task 1 gpu none: <-e> <a,b> <--config> <$kept> <--index> <2> <--seed> <3>"
 
+# --- Before the first submission ----------------------------------------------------------------------------------------------------------------------
+unset PROGRAM
+for j in "${pair[@]}"; do done_in_order "$j" 60; done # they read the model that is damaged below
+preflight() { # STATUS PATTERN SETTINGS...
+    local status=$1 pattern=$2 got
+    shift 2
+    checks=$((checks + 1))
+    as nobody env RUN="$dir/home/nobody/new" "$@" "$dir/slurm/preflight.sh" >"$dir/out" 2>&1
+    got=$?
+    [ $got = "$status" ] || fail "preflight.sh with $*: exit $got, expected $status: $(cat "$dir/out")"
+    grep -qE -- "$pattern" "$dir/out" || fail "preflight.sh with $*: $(cat "$dir/out"), expected $pattern"
+}
+preflight 0 '^ready: ' A=1
+expect "checks that failed" "$(grep -c '^FAIL' "$dir/out")" 0
+check grep -q '^ok    phase1 would be taken' "$dir/out"
+preflight 1 '^FAIL  partition nowhere does not exist' SBATCH_PARTITION=nowhere
+preflight 1 '^FAIL  phase1 asks for 2-00:00:00, the limit of main is 1-00:00:00' TIME_LIMIT=2-00:00:00
+preflight 1 '^FAIL  phase1 would be refused: ' EXTRA_SBATCH=--nodelist=n9
+preflight 1 '^FAIL  srun --mpi=list has no pmi9' SRUN_MPI=pmi9
+preflight 1 '^FAIL  pva-mpi: .*not there' PROGRAM="$dir/bin/none"
+mv "$dir/model/tokenizer.model" "$dir/away"
+preflight 1 '^FAIL  missing: the model: .*/tokenizer.model' A=1
+mv "$dir/away" "$dir/model/tokenizer.model"
+sed -i 's/GPUS_PER_NODE=2/GPUS_PER_NODE=3/' "$dir/site.env"
+preflight 1 '^FAIL  GPUs: GPUS_PER_NODE=3, but a node of main has at most 2' A=1
+sed -i 's/GPUS_PER_NODE=3/GPUS_PER_NODE=2/' "$dir/site.env"
+(cd "$dir/model" && sha256sum config.json model.safetensors >SHA256SUMS && chmod a+r SHA256SUMS)
+as nobody env RUN="$dir/home/nobody/new" "$dir/slurm/preflight.sh" --hash --on-node >"$dir/out" 2>&1; expect "exit of preflight.sh --hash --on-node" $? 0
+check grep -q "^ok    hash: 2 files of $dir/model are whole" "$dir/out"
+check grep -q '^ok    doctor on a compute node' "$dir/out"
+printf x | dd of="$dir/model/model.safetensors" bs=1 seek=9000 conv=notrunc status=none
+as nobody env RUN="$dir/home/nobody/new" "$dir/slurm/preflight.sh" --hash >"$dir/out" 2>&1; expect "exit of preflight.sh for damaged weights" $? 1
+check grep -q '^FAIL  hash: ' "$dir/out"
+
 # --- The two users' jobs, which ran beside all this
-for j in "${pair[@]}"; do done_in_order "$j" 60; done
 expect "nodes of the two users" "$(field "${pair[0]}" NodeList) $(field "${pair[1]}" NodeList)" 'n1 n1'
 check test "$(field "${pair[1]}" StartTime)" '<' "$(field "${pair[0]}" EndTime)"
 same "$dir/plain/phase1.h5" "$dir/home/nobody/shared/phase1.h5"

@@ -7,11 +7,11 @@ home=$dir/home/nobody
 restarts() { field "$1" Restarts; }
 log_of() { cat "$(field "$1" StdOut)"; }
 
-reference whole
+reference whole --end 299
 reference part --end 119
 
 # --- The time limit, met in mid-phase: the job goes back into the queue by itself and resumes. It takes a minute, the rest goes on beside it. -----------
-SLOW=16000 RANKS=2 TIME_LIMIT=1 STOP_BEFORE_END=55 EXTRA_SBATCH='--nodelist=n[1-2]' RUN=$home/limit submit nobody phase1.sh --max-tokens 260
+SLOW=16000 RANKS=2 TIME_LIMIT=1 STOP_BEFORE_END=55 EXTRA_SBATCH='--nodelist=n[1-2]' RUN=$home/limit submit nobody phase1.sh --end 299 --max-tokens 260
 limit=$job
 
 # --- Preemption: a job of a higher partition takes the node --------------------------------------------------------------------------------------------
