@@ -4,20 +4,7 @@ source=${PVA_TEST_SOURCE:-$(dirname "$0")/..}
 writer=$PVA_TEST_BINARY/tests/phase2_writer
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"; rm -f /dev/shm/vader_segment.*' EXIT
-checks=0 failures=0
-fail() { failures=$((failures + 1)); echo "failed: $*" >&2; }
-check() { checks=$((checks + 1)); "$@" || fail "$*"; }
-says() { # FILE PATTERN
-    checks=$((checks + 1)); grep -qE -- "$2" "$1" || fail "$1 lacks $2: $(cat "$1")"
-}
-refuses() { # STATUS PATTERN command...
-    local status=$1 pattern=$2; shift 2
-    checks=$((checks + 1))
-    "$@" >"$dir/out" 2>"$dir/err" </dev/null; local got=$?
-    [ $got = "$status" ] || fail "exit $got, expected $status: $*: $(cat "$dir/err")"
-    [ "$(grep -c ^pva-mpi: "$dir/err")" = 1 ] || fail "not one line on stderr: $*: $(cat "$dir/err")"
-    grep -qE -- "$pattern" "$dir/err" || fail "stderr of $*: $(cat "$dir/err"), expected $pattern"
-}
+. "$source/tests/checks.inc"
 same() { # RUN RUN: every dataset of both files, bit for bit
     local f d
     for f in phase2.h5 phase2-selection.h5; do

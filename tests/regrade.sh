@@ -4,17 +4,7 @@ source=${PVA_TEST_SOURCE:-$(dirname "$0")/..}
 writer=$PVA_TEST_BINARY/tests/phase1_writer
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"; rm -f /dev/shm/vader_segment.*' EXIT
-checks=0 failures=0
-fail() { failures=$((failures + 1)); echo "failed: $*" >&2; }
-check() { checks=$((checks + 1)); "$@" || fail "$*"; }
-refuses() { # STATUS PATTERN command...
-    local status=$1 pattern=$2; shift 2
-    checks=$((checks + 1))
-    "$@" >"$dir/out" 2>"$dir/err" </dev/null; local got=$?
-    [ $got = "$status" ] || fail "exit $got, expected $status: $*: $(cat "$dir/err")"
-    [ "$(grep -c ^pva-mpi: "$dir/err")" = 1 ] || fail "not one line on stderr: $*: $(cat "$dir/err")"
-    grep -qE -- "$pattern" "$dir/err" || fail "stderr of $*: $(cat "$dir/err"), expected $pattern"
-}
+. "$source/tests/checks.inc"
 command -v h5diff >/dev/null || { echo "SKIP h5diff is not installed"; exit 77; }
 all="state checksum n_prompt n_new tokens finish n_text text n_program program verdict failed_test exception prompt_sha256 resid task_id part difficulty layer"
 same() { # FILE FILE dataset...

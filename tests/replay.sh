@@ -5,17 +5,7 @@ writer=$PVA_TEST_BINARY/tests/phase1_writer
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"; rm -f /dev/shm/vader_segment.*' EXIT
 export TMPDIR=$dir
-checks=0 failures=0
-fail() { failures=$((failures + 1)); echo "failed: $*" >&2; }
-check() { checks=$((checks + 1)); "$@" || fail "$*"; }
-refuses() { # STATUS PATTERN command...
-    local status=$1 pattern=$2; shift 2
-    checks=$((checks + 1))
-    "$@" >"$dir/out" 2>"$dir/err" </dev/null; local got=$?
-    [ $got = "$status" ] || fail "exit $got, expected $status: $*: $(cat "$dir/err")"
-    [ "$(grep -c ^pva-mpi: "$dir/err")" = 1 ] || fail "not one line on stderr: $*: $(cat "$dir/err")"
-    grep -qE -- "$pattern" "$dir/err" || fail "stderr of $*: $(cat "$dir/err"), expected $pattern"
-}
+. "$source/tests/checks.inc"
 cat >"$dir/tiny.json" <<'J'
 {"architectures": ["Gemma2ForCausalLM"], "num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2,
  "num_key_value_heads": 1, "head_dim": 16, "vocab_size": 512, "sliding_window": 32, "query_pre_attn_scalar": 16, "max_position_embeddings": 512,

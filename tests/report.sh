@@ -5,9 +5,7 @@ source=${PVA_TEST_SOURCE:-$(dirname "$0")/..}
 mini=$source/tests/data/mini
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
-checks=0 failures=0
-fail() { failures=$((failures + 1)); echo "failed: $*" >&2; }
-check() { checks=$((checks + 1)); "$@" || fail "$*"; }
+. "$source/tests/checks.inc"
 pva() { "$PVA_MPI" "$@" --quiet >"$dir/out" 2>"$dir/err" </dev/null || fail "exit $?: $*: $(cat "$dir/err")"; }
 run=$dir/study
 
