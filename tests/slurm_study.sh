@@ -25,6 +25,16 @@ expect "jobs of the chain" ${#chain[@]} 6
 # Phase 1 is told that its time is over, as SLURM does it; the others wait until it has come back.
 wait_records "$RUN" 10 60 && as nobody scancel --batch --signal=USR1 "${chain[0]}"
 
+# all phases in one job, which is stopped somewhere behind phase 1
+sets=$(for phase in phase1 pile phase2 phase3 steer; do
+    # shellcheck disable=SC2086 # words
+    set -- ${!phase}
+    while [ $# -gt 0 ]; do [ "$1" = --end ] || echo "--set $phase.${1#--}=$2"; shift 2; done
+done | paste -sd' ')
+RUN=$dir/home/nobody/one RUN_OPTIONS="--end 119 $sets" submit nobody run.sh
+one=$job
+wait_records "$dir/home/nobody/one" 120 120 && as nobody scancel --batch --signal=USR1 "$one"
+
 # the same on one rank, meanwhile
 alone() { # PHASE options...
     local phase=$1
@@ -45,12 +55,16 @@ done_in_order "${chain[5]}" 300
 expect "states of the chain" "$(for j in "${chain[@]}"; do state "$j"; done | sort | uniq -c | xargs)" '6 COMPLETED'
 expect "restarts of phase 1" "$(field "${chain[0]}" Restarts)" 1
 check test -s "$RUN/report.html"
+done_in_order "$one" 200
+check test -s "$dir/home/nobody/one/report.html"
 same "$dir/alone/phase1.h5" "$RUN/phase1.h5"
-for file in pile phase2 phase3 steer; do
+same "$dir/alone/phase1.h5" "$dir/home/nobody/one/phase1.h5"
+for file in pile phase2 phase2-selection phase3 steer; do
     # every dataset of the file; which ranks computed what, and when, is in the manifest alone
     for d in $(h5ls -r "$dir/alone/$file.h5" | awk '/ Dataset / { print $1 }'); do
         checks=$((checks + 1))
         h5diff "$dir/alone/$file.h5" "$RUN/$file.h5" "$d" >"$dir/diff" 2>&1 || fail "$file.h5 differs in $d: $(head -n 3 "$dir/diff")"
+        h5diff "$dir/alone/$file.h5" "$dir/home/nobody/one/$file.h5" "$d" >"$dir/diff" 2>&1 || fail "$file.h5 of run.sh differs in $d: $(head -n 3 "$dir/diff")"
     done
 done
 check python3 - "$RUN/manifest.json" <<'END'
