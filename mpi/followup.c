@@ -33,7 +33,7 @@ const struct pva_option pva_followup_options[] = {
 static int read_base(struct followup *f, struct pva_error *err) {
     static const char *const passed_on[] = {"model", "dtype", "backend", "threads", "isa", "gpu-memory", "problems", "batch-size", "host-memory", "python"};
     static const struct pva_option *const tables[] = {pva_common_options, pva_engine_options, pva_phase1_options, NULL};
-    enum { MOST = 16, SIZE = 4200 };
+    enum { MOST = 20, SIZE = 4200 };
     char *argv[MOST] = {NULL}, path[4096], name[64];
     int argc = 0;
     if (pva_options_require(f->options, "run", err)) return err->code;
@@ -50,6 +50,7 @@ static int read_base(struct followup *f, struct pva_error *err) {
         for (size_t i = 0; i < sizeof passed_on / sizeof *passed_on; i++)
             if (pva_options_is_set(f->options, passed_on[i]))
                 snprintf(argv[argc++], SIZE, "--%s=%s", passed_on[i], pva_options_text(f->options, passed_on[i]));
+        if (pva_options_flag(f->options, "allow-shared-gpu")) snprintf(argv[argc++], SIZE, "--allow-shared-gpu");
         snprintf(name, sizeof name, "%s", f->phase);
         pva_options_parse(name, tables, argc, argv, &f->base, err);
     }

@@ -35,6 +35,7 @@ const struct pva_option pva_phase2_options[] = {
     {"backend", PVA_OPT_CHOICE, "NAME", "auto", "where to encode", "auto|cpu|cuda", 0, 0},
     {"threads", PVA_OPT_INT, "N", "0", "CPU threads per rank; 0: the node's cores shared among its ranks", NULL, 0, 4096},
     {"isa", PVA_OPT_CHOICE, "SET", NULL, "CPU instruction set, instead of the best one", "c|avx2|avx512|avx512bf16|amx", 0, 0},
+    {"allow-shared-gpu", PVA_OPT_FLAG, NULL, "no", "several ranks of a node may compute on one GPU", NULL, 0, 0},
     {"gpu-memory", PVA_OPT_BYTES, "SIZE", NULL, "device memory this process may take", NULL, 0, 0},
     {"dry-run", PVA_OPT_FLAG, NULL, "no", "print the plan and stop", NULL, 0, 0},
     {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
@@ -162,7 +163,7 @@ static int compute(struct phase2_job *job, int *outcome, struct pva_error *err) 
 static int open_backend(struct phase2_job *job, struct pva_error *err) {
     int threads = (int)pva_options_int(job->options, "threads"), share = omp_get_max_threads() / job->par.local_size;
     omp_set_num_threads(threads ? threads : share > 1 ? share : 1); /* the backend's default, and what the permutations use */
-    engine_open_backend(job->options, &job->engine, err);
+    engine_open_device(&job->par, job->options, &job->engine, err);
     return par_agree(&job->par, "open device", err);
 }
 

@@ -104,8 +104,9 @@ struct pva_backend_ops {
     int (*embed)(struct pva_backend *be, struct pva_tensor ids, struct pva_tensor table, float scale, int round_bf16,
                  struct pva_tensor y, struct pva_error *err);
 
-    /* y = x / sqrt(mean(x^2) + eps) * (1 + w).   x F32 [n, d], w F32 [1, d], y F32 or BF16 [n, d]. The mean is summed in 16 lanes of
-     * float32 (lane j takes the elements j, j+16, ...) that are then added pairwise. */
+    /* y = x / sqrt(mean(x^2) + eps) * (1 + w).   x F32 [n, d], w F32 [1, d], y F32 or BF16 [n, d]. The mean is summed in a
+     * power of two of float32 lanes (lane j of n takes the elements j, j+n, ...) that are then added pairwise: 16 on the CPU, as many as a block
+     * has threads on a GPU (kernels.h). */
     int (*rmsnorm)(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, float eps, struct pva_tensor y,
                    struct pva_error *err);
 
@@ -144,7 +145,7 @@ struct pva_backend_ops {
     int (*add_direction)(struct pva_backend *be, struct pva_tensor x, struct pva_tensor directions, struct pva_tensor which,
                          struct pva_tensor coefficients, struct pva_error *err);
 
-    /* x[i] -= (x[i] . u) u  with u = directions[which[i]], of unit length.   Types as add_direction; the product x . u is summed in 16
+    /* x[i] -= (x[i] . u) u  with u = directions[which[i]], of unit length.   Types as add_direction; the product x . u is summed in
      * lanes as in rmsnorm. */
     int (*ablate_direction)(struct pva_backend *be, struct pva_tensor x, struct pva_tensor directions, struct pva_tensor which,
                             struct pva_error *err);
