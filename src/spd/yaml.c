@@ -76,7 +76,10 @@ static int value(struct reader *r, const char *path, int depth, json_t **out) {
             json_t *item = NULL;
             char inner[512];
             snprintf(inner, sizeof inner, "%.460s[%zu]", path, json_array_size(*out));
-            if ((status = value(r, inner, depth + 1, &item))) break;
+            if ((status = value(r, inner, depth + 1, &item))) {
+                json_decref(item);
+                break;
+            }
             json_array_append_new(*out, item);
         }
         return status;
