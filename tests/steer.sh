@@ -4,17 +4,7 @@ set -u
 source=${PVA_TEST_SOURCE:-$(dirname "$0")/..}
 dir=$(mktemp -d) || exit 1
 trap 'rm -rf "$dir"' EXIT
-checks=0 failures=0
-fail() { failures=$((failures + 1)); echo "failed: $*" >&2; }
-check() { checks=$((checks + 1)); "$@" || fail "$*"; }
-refuses() { # STATUS PATTERN command...
-    local status=$1 pattern=$2; shift 2
-    checks=$((checks + 1))
-    "$@" >"$dir/out" 2>"$dir/err" </dev/null; local got=$?
-    [ $got = "$status" ] || fail "exit $got, expected $status: $*: $(cat "$dir/err")"
-    [ "$(grep -c ^pva-mpi: "$dir/err")" = 1 ] || fail "not one line on stderr: $*: $(cat "$dir/err")"
-    grep -qE -- "$pattern" "$dir/err" || fail "stderr of $*: $(cat "$dir/err"), expected $pattern"
-}
+. "$source/tests/checks.inc"
 datasets="state checksum n_new tokens finish n_text text n_program program verdict failed_test exception similarity task_id arm_name arm_coefficient arm_raw item_problem item_arm"
 same() { # the stores and the summary of two runs
     local d f
