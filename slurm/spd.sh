@@ -64,7 +64,7 @@ if [ -n "$list" ]; then
     mapfile -t lines < <(grep -vE '^[[:space:]]*(#|$)' "$list")
     [ ${#lines[@]} -gt 0 ] || die 3 "$list: no line with the arguments of an spd-run"
 else
-    [ ${#what[@]} -gt 0 ] || what=(tms_5-2 tms_5-2-id tms_40-10 tms_40-10-id resid_mlp1 resid_mlp2 resid_mlp3 ss_emb)
+    [ ${#what[@]} -gt 0 ] || what=(tms_5-2 tms_5-2-id tms_40-10 tms_40-10-id resid_mlp1 resid_mlp2 resid_mlp3)
     for one in "${what[@]}"; do
         # A file is read by the job, perhaps from another directory.
         case $one in *.yaml | *.yml) lines+=("$(printf %q "$(readlink -m "$one")")") ;; *) lines+=("-e $(printf %q "$one")") ;; esac

@@ -34,7 +34,8 @@ static struct {
     char drawn[LINE_BYTES]; /* the progress line that stands on the terminal; "" when none does */
     double last_drawn, last_line;
     int in_progress; /* since the first progress message after a start or an end */
-} state = {PTHREAD_MUTEX_INITIALIZER, PVA_LOG_WARNING, -1, 0, "", 0, 0, 0};
+    const char *program;
+} state = {PTHREAD_MUTEX_INITIALIZER, PVA_LOG_WARNING, -1, 0, "", 0, 0, 0, "pva-mpi"};
 
 /* One write per line, so that lines of several ranks in one file or pipe do not mix. The result says whether all went out. */
 static int put(int fd, const char *text, size_t n) {
@@ -58,7 +59,7 @@ static void format_line(char out[LINE_BYTES], const char *fmt, va_list ap) {
 static void to_screen(const char *text) {
     char line[LINE_BYTES + 64];
     /* On a terminal the message takes the place of the progress line, which is drawn again below it. */
-    int n = snprintf(line, sizeof line, "%spva-mpi: %s\n", state.drawn[0] ? "\r\033[K" : "", text);
+    int n = snprintf(line, sizeof line, "%s%s: %s\n", state.drawn[0] ? "\r\033[K" : "", state.program, text);
     put(STDERR_FILENO, line, (size_t)n);
     if (state.drawn[0]) put(STDERR_FILENO, state.drawn, strlen(state.drawn));
 }
@@ -80,6 +81,8 @@ static void to_file(const char *kind, const char *text) {
     state.file = -1;
     to_screen(notice);
 }
+
+void pva_log_program(const char *name) { state.program = name; }
 
 void pva_log_screen(enum pva_log_level level) {
     pthread_mutex_lock(&state.lock);

@@ -51,8 +51,8 @@ if [ -e "$fault" ] && ! ldd "$PVA_MPI" | grep -q libasan; then
     resumes "$dir/a"
     refuses 4 'phase1.h5.*No space left on device' with pwrite:$enospc:-1:60 phase1.h5 "$dir/b" 2
     check "$PVA_MPI" status "$dir/b" >/dev/null
-    refuses 4 'phase1-diagnostics.h5.*Disk quota exceeded' with pwrite:$edquot:1:45 diagnostics.h5 "$dir/b" 3
-    refuses 4 'rank 1 .*phase1.h5.*Input/output error' with pwrite:$eio:1:30 phase1.h5 "$dir/b" 3
+    refuses 4 'phase1-diagnostics.h5.*Disk quota exceeded' with pwrite:$edquot:1:8 diagnostics.h5 "$dir/b" 3
+    refuses 4 'rank 1 .*phase1.h5.*Input/output error' with pwrite:$eio:1:8 phase1.h5 "$dir/b" 3
     resumes "$dir/b"
     refuses 4 'cannot be synced: Input/output error' with fdatasync:$eio:-1:0 phase1.h5 "$dir/c" 2
     refuses 4 'phase1.h5.*Read-only file system' with pwrite:$erofs:-1:25 phase1.h5 "$dir/c" 1

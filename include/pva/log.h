@@ -12,6 +12,9 @@ extern "C" {
 
 enum pva_log_level { PVA_LOG_ERROR, PVA_LOG_WARNING, PVA_LOG_INFO, PVA_LOG_DEBUG };
 
+/* What messages on the screen begin with, instead of "pva-mpi". Kept as a pointer. */
+void pva_log_program(const char *name);
+
 /* Screen: messages up to `level` go to stderr, as "pva-mpi: text". Default PVA_LOG_WARNING. Ranks other than 0 pass
  * PVA_LOG_ERROR so that a job says things once. */
 void pva_log_screen(enum pva_log_level level);
