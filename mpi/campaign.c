@@ -1,4 +1,5 @@
 #include "campaign.h"
+#include "commands.h"
 #include "dispatch.h"
 #include "stop.h"
 
@@ -7,6 +8,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+const struct pva_option pva_campaign_options[] = {
+    {"host-memory", PVA_OPT_BYTES, "SIZE", NULL, "memory one rank may take besides the weights", NULL, 0, 0},
+    {"checkpoint-every", PVA_OPT_INT, "N", "50", "records between two syncs to disk, per rank", NULL, 1, 1e9},
+    {"autosave-keep", PVA_OPT_INT, "N", "3", "snapshots kept", NULL, 1, 1000},
+    {"grace", PVA_OPT_REAL, "SECONDS", "8", "after a stop signal, time for the sequences in flight", NULL, 0, 3600},
+    {"grade-jobs", PVA_OPT_INT, "N", "1", "programs graded at once per rank", NULL, 1, 64},
+    {"python", PVA_OPT_TEXT, "PATH", NULL, "interpreter for the graded programs", NULL, 0, 0},
+    {"require-sandbox", PVA_OPT_CHOICE, "LEVEL", "basic", "refuse to run programs with less", "basic|strong", 0, 0},
+    {"sandbox", PVA_OPT_CHOICE, "MODE", "auto", "none-i-understand runs hostile code without seccomp", "auto|none-i-understand", 0, 0},
+    {"dry-run", PVA_OPT_FLAG, NULL, "no", "print the plan and stop", NULL, 0, 0},
+    {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
+};
 
 /* ---- what the generator tells ---- */
 

@@ -10,7 +10,7 @@ struct command {
     const char *name, *alias; /* alias may be NULL */
     const char *summary;      /* for the list of commands */
     const char *synopsis;     /* what follows the name in its help */
-    const struct pva_option *tables[5]; /* ends with NULL */
+    const struct pva_option *tables[6]; /* ends with NULL */
     int (*run)(const struct pva_options *o, struct pva_error *err);
 };
 
@@ -18,6 +18,7 @@ struct command {
 extern const struct pva_option pva_common_options[];
 
 extern const struct pva_option pva_engine_options[];   /* engine.h */
+extern const struct pva_option pva_campaign_options[]; /* campaign.h */
 extern const struct pva_option pva_followup_options[]; /* followup.h */
 
 #define PVA_COMMAND(name) \

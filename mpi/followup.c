@@ -15,24 +15,15 @@ const struct pva_option pva_followup_options[] = {
     {"problems", PVA_OPT_TEXT, "FILE", NULL, "the problem file, if it is not where phase 1 found it", NULL, 0, 0},
     {"limit", PVA_OPT_INT, "N", "0", "at most so many problems of each part of the split; 0: all", NULL, 0, 1e9},
     {"batch-size", PVA_OPT_INT, "N", "0", "sequences at once per rank; 0: as in phase 1", NULL, 0, 256},
-    {"host-memory", PVA_OPT_BYTES, "SIZE", NULL, "memory one rank may take besides the weights", NULL, 0, 0},
-    {"checkpoint-every", PVA_OPT_INT, "N", "50", "records between two syncs to disk, per rank", NULL, 1, 1e9},
     {"autosave-every", PVA_OPT_INT, "N", "1000", "records between two snapshots", NULL, 1, 1e9},
-    {"autosave-keep", PVA_OPT_INT, "N", "3", "snapshots kept", NULL, 1, 1000},
     {"resume", PVA_OPT_TEXT, "HOW", "auto", "auto, or never (an existing result is kept aside)", NULL, 0, 0},
-    {"grace", PVA_OPT_REAL, "SECONDS", "8", "after a stop signal, time for the sequences in flight", NULL, 0, 3600},
-    {"grade-jobs", PVA_OPT_INT, "N", "1", "programs graded at once per rank", NULL, 1, 64},
-    {"python", PVA_OPT_TEXT, "PATH", NULL, "interpreter for the graded programs", NULL, 0, 0},
-    {"require-sandbox", PVA_OPT_CHOICE, "LEVEL", "basic", "refuse to run programs with less", "basic|strong", 0, 0},
-    {"sandbox", PVA_OPT_CHOICE, "MODE", "auto", "none-i-understand runs hostile code without seccomp", "auto|none-i-understand", 0, 0},
-    {"dry-run", PVA_OPT_FLAG, NULL, "no", "print the plan and stop", NULL, 0, 0},
     {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
 };
 
 /* Phase 1's options: its file, then what the user gives now. */
 static int read_base(struct followup *f, struct pva_error *err) {
     static const char *const passed_on[] = {"model", "dtype", "backend", "threads", "isa", "gpu-memory", "problems", "batch-size", "host-memory", "python"};
-    static const struct pva_option *const tables[] = {pva_common_options, pva_engine_options, pva_phase1_options, NULL};
+    static const struct pva_option *const tables[] = {pva_common_options, pva_engine_options, pva_phase1_options, pva_campaign_options, NULL};
     enum { MOST = 20, SIZE = 4200 };
     char *argv[MOST] = {NULL}, path[4096], name[64];
     int argc = 0;

@@ -26,17 +26,8 @@ const struct pva_option pva_phase1_options[] = {
     {"positions", PVA_OPT_CHOICE, "P", "last", "where: the last prompt token, the last computed one, every generated one, all", "last|last-generated|generated|all", 0, 0},
     {"layers", PVA_OPT_TEXT, "SET", "all", "all, 3, 0-5,8", NULL, 0, 0},
     {"resid-dtype", PVA_OPT_CHOICE, "TYPE", "f32", "how the residual stream is stored", "f32|bf16", 0, 0},
-    {"host-memory", PVA_OPT_BYTES, "SIZE", NULL, "memory one rank may take besides the weights", NULL, 0, 0},
-    {"checkpoint-every", PVA_OPT_INT, "N", "50", "records between two syncs to disk, per rank", NULL, 1, 1e9},
     {"autosave-every", PVA_OPT_INT, "N", "100", "records between two snapshots", NULL, 1, 1e9},
-    {"autosave-keep", PVA_OPT_INT, "N", "3", "snapshots kept", NULL, 1, 1000},
     {"resume", PVA_OPT_TEXT, "HOW", "auto", "auto, never (an existing result is kept aside), or a snapshot's path", NULL, 0, 0},
-    {"grace", PVA_OPT_REAL, "SECONDS", "8", "after a stop signal, time for the sequences in flight", NULL, 0, 3600},
-    {"grade-jobs", PVA_OPT_INT, "N", "1", "programs graded at once per rank", NULL, 1, 64},
-    {"python", PVA_OPT_TEXT, "PATH", NULL, "interpreter for the graded programs", NULL, 0, 0},
-    {"require-sandbox", PVA_OPT_CHOICE, "LEVEL", "basic", "refuse to run programs with less", "basic|strong", 0, 0},
-    {"sandbox", PVA_OPT_CHOICE, "MODE", "auto", "none-i-understand runs hostile code without seccomp", "auto|none-i-understand", 0, 0},
-    {"dry-run", PVA_OPT_FLAG, NULL, "no", "print the plan and stop", NULL, 0, 0},
     {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
 };
 

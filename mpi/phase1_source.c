@@ -131,7 +131,7 @@ void phase1_source_schema(const struct phase1_source *s, const struct phase1_ide
 }
 
 int phase1_source_options(const char *run_directory, struct pva_options **out, struct pva_error *err) {
-    static const struct pva_option *const tables[] = {pva_common_options, pva_engine_options, pva_phase1_options, NULL};
+    static const struct pva_option *const tables[] = {pva_common_options, pva_engine_options, pva_phase1_options, pva_campaign_options, NULL};
     char path[4096];
     snprintf(path, sizeof path, "%s/config-phase1.yaml", run_directory);
     *out = NULL;

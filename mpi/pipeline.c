@@ -37,7 +37,7 @@ const struct pva_option pva_run_options[] = {
 
 struct phase {
     const char *name;
-    const struct pva_option *tables[5]; /* ends with NULL */
+    const struct pva_option *tables[6]; /* ends with NULL */
     int (*run)(const struct pva_options *o, struct pva_error *err);
     int (*complete)(const char *run);
     const char *result;                 /* file in the run directory */
@@ -87,11 +87,11 @@ static int never_complete(const char *run) {
 }
 
 static const struct phase phases[] = {
-    {"phase1", {pva_common_options, pva_engine_options, pva_phase1_options, NULL}, pva_command_phase1, phase1_complete, "phase1.h5", 0},
+    {"phase1", {pva_common_options, pva_engine_options, pva_phase1_options, pva_campaign_options, NULL}, pva_command_phase1, phase1_complete, "phase1.h5", 0},
     {"pile", {pva_common_options, pva_engine_options, pva_pile_options, NULL}, pva_command_pile, pile_complete, "pile.h5", 0},
     {"phase2", {pva_common_options, pva_phase2_options, NULL}, pva_command_phase2, phase2_complete, "phase2.h5", 0},
-    {"phase3", {pva_common_options, pva_engine_options, pva_followup_options, pva_phase3_options, NULL}, pva_command_phase3, phase3_complete, "phase3-summary.json", 0},
-    {"steer", {pva_common_options, pva_engine_options, pva_followup_options, pva_steer_options, NULL}, pva_command_steer, steer_complete, "steer-summary.json", 0},
+    {"phase3", {pva_common_options, pva_engine_options, pva_followup_options, pva_campaign_options, pva_phase3_options, NULL}, pva_command_phase3, phase3_complete, "phase3-summary.json", 0},
+    {"steer", {pva_common_options, pva_engine_options, pva_followup_options, pva_campaign_options, pva_steer_options, NULL}, pva_command_steer, steer_complete, "steer-summary.json", 0},
     {"report", {pva_common_options, pva_report_options, NULL}, pva_command_report, never_complete, "report.html", 1},
 };
 enum { N_PHASES = sizeof phases / sizeof *phases, MOST_WORDS = 200 };
