@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """problems.jsonl: the evaluation problems, in MBPP's format. Needs radon for the difficulty printed at the end.
 
-Three per family at least. Of the cases a family offers, the three tests are those that together refute the most mutants of the
+Two per family at least. Of the cases a family offers, the three tests are those that together refute the most mutants of the
 reference (a constant changed by one, a comparison or an operator exchanged, a condition negated), so that a program that is
 wrong at an edge fails. Every reference is run against its tests.
 """
