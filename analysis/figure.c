@@ -118,8 +118,8 @@ static void write_script(FILE *out, const struct pva_figure *f) {
     if (f->title) fputs("set title ", out), text(out, f->title), fputc('\n', out);
     if (f->x_label) fputs("set xlabel ", out), text(out, f->x_label), fputc('\n', out);
     if (f->y_label) fputs("set ylabel ", out), text(out, f->y_label), fputc('\n', out);
-    if (f->x_logarithmic) fputs("set logscale x\n", out);
-    if (f->y_logarithmic) fputs("set logscale y\n", out);
+    if (f->x_logarithmic) fputs("set logscale x\nset format x \"%g\"\n", out); /* 1e-08, not 0.00000001 */
+    if (f->y_logarithmic) fputs("set logscale y\nset format y \"%g\"\n", out);
     if (f->x_range) fprintf(out, "set xrange [%.9g:%.9g]\n", f->x_range[0], f->x_range[1]);
     if (f->y_range) fprintf(out, "set yrange [%.9g:%.9g]\n", f->y_range[0], f->y_range[1]);
     if (f->x_names) {

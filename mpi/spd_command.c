@@ -1,6 +1,7 @@
 /* spd-run's command line, and its runs one after the other. */
 #include "spd_command.h"
 #include "spd_report.h"
+#include "spd_submit.h"
 
 #include "par.h"
 #include "run.h"
@@ -30,9 +31,9 @@ static const struct pva_option options[] = {
     {"sweep", PVA_OPT_TEXT, "FILE", NULL, "a grid of settings; without FILE sweep_params.yaml", NULL, 0, 0},
     {"list", PVA_OPT_FLAG, NULL, "no", "print the sweep's runs, a line of arguments each, for a job array", NULL, 0, 0},
     {"index", PVA_OPT_INT, "I", NULL, "only run I of the sweep, counted from 0", NULL, 0, 1e9},
-    {"n-agents", PVA_OPT_INT, "N", NULL, "sweep: tasks at a time, said to slurm/spd.sh (also -n)", NULL, 1, 1e6},
-    {"local", PVA_OPT_FLAG, NULL, "yes", "here, one after the other; jobs of a cluster are submitted by slurm/spd.sh", NULL, 0,
-     0},
+    {"n-agents", PVA_OPT_INT, "N", NULL, "submit an array of jobs to SLURM, N of which run at a time (also -n)", NULL, 1, 1e6},
+    {"local", PVA_OPT_FLAG, NULL, "yes", "here, one after the other, whatever --n-agents says; --no-local: as an array of jobs",
+     NULL, 0, 0},
     {"report", PVA_OPT_FLAG, NULL, "no", "only write the report of the run directories named", NULL, 0, 0},
     {"create-report", PVA_OPT_FLAG, NULL, "yes", "report.html for each run, and a comparison of several", NULL, 0, 0},
     {"report-title", PVA_OPT_TEXT, "TEXT", NULL, "of the comparison", NULL, 0, 0},
@@ -140,6 +141,7 @@ static int train_target(struct spd *s, const char *key, const char *directory, s
     pva_log_progress_end();
     if (status) return status;
     status = pva_spd_target_save(&t, directory, err);
+    if (!status && pva_options_flag(s->o, "create-report")) status = spd_target_report(&t, directory, err);
     if (!status && !pva_options_flag(s->o, "quiet"))
         printf("target %s: loss %.3g, seed %lld, %.1f s, %s\n", key, t.loss, (long long)t.seed, now() - s->started, directory);
     fflush(stdout);
@@ -230,7 +232,7 @@ static int run_one(struct spd *s, struct run_spec *r, char directory[3072], stru
         char page[3200];
         const char *one = directory;
         snprintf(page, sizeof page, "%s/report.html", directory);
-        spd_report(&one, 1, r->name, page, err);
+        spd_report(&one, 1, NULL, page, err);
     }
     return agree(s, "report", err);
 }
@@ -378,11 +380,7 @@ static int execute(struct spd *s, struct pva_error *err) {
         char page[3200];
         const char *title = pva_options_text(s->o, "report-title"), *out = pva_options_text(s->o, "out");
         snprintf(page, sizeof page, "%s%s", n_words == 1 ? words[0] : out ? out : ".", "/report.html");
-        if (rank_of(s) == 0 && !spd_report(words, (int)n_words,
-                                           title          ? title
-                                           : n_words == 1 ? words[0]
-                                                          : "Comparison",
-                                           page, err))
+        if (rank_of(s) == 0 && !spd_report(words, (int)n_words, title ? title : n_words == 1 ? NULL : "Comparison", page, err))
             printf("%s\n", page);
         return agree(s, "report", err);
     }
@@ -426,7 +424,6 @@ static int start(struct spd *s, struct pva_error *err) {
                  (long long)pva_options_int(s->o, "dp"), size == 1 ? "is" : "are", size, size == 1 ? "" : "s",
                  (long long)pva_options_int(s->o, "dp"));
     if (!pva_options_flag(s->o, "cpu")) pva_fail(err, PVA_USAGE, "--no-cpu: decompositions run on the CPU only");
-    if (!pva_options_flag(s->o, "local")) pva_fail(err, PVA_USAGE, "--no-local: jobs of a cluster are submitted by slurm/spd.sh");
     s->threads = (int)pva_options_int(s->o, "threads");
     if (!s->threads) s->threads = cores() / local;
     if (s->threads < 1) s->threads = 1;
@@ -471,12 +468,18 @@ int spd_command(int argc, char **argv, struct pva_error *err) {
         pva_options_print_help("spd-run", synopsis, tables, stdout);
         printf("\nexperiments:\n");
         for (int i = 0; pva_spd_experiment_at(i); i++)
-            printf("  %-13s %s\n                %s\n", pva_spd_experiment_at(i)->key, pva_spd_experiment_at(i)->title,
-                   pva_spd_experiment_at(i)->expects);
+            printf("  %-13s %s; about %.2g minutes of one core\n                %s\n", pva_spd_experiment_at(i)->key,
+                   pva_spd_experiment_at(i)->title, pva_spd_experiment_at(i)->minutes, pva_spd_experiment_at(i)->expects);
     } else if (!status && pva_options_wants_config(o)) {
         pva_options_print_config(o, stdout);
     } else if (!status) {
         s.o = o;
+        if (spd_submit_wanted(o)) {
+            status = spd_submit(o, options, err);
+            pva_options_free(&o);
+            free(words);
+            return status;
+        }
         if (pva_options_flag(o, "quiet")) pva_log_screen(PVA_LOG_ERROR);
         if (pva_options_flag(o, "verbose")) pva_log_screen(PVA_LOG_INFO);
         stop_install();

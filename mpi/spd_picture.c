@@ -153,12 +153,20 @@ int spd_heat_map(const struct spd_matrix_file *m, enum spd_palette palette, doub
     put_base64(f, png, n);
     fprintf(f, "\"/><text x=\"20\" y=\"%.0f\">", height + 42);
     put_text(f, columns);
-    fprintf(f,
-            " (%d)</text><text x=\"%.0f\" y=\"%.0f\" text-anchor=\"end\">%s%.3g to %.3g</text><text transform=\"translate(14 "
-            "%.0f) rotate(-90)\">",
-            m->n_cols, width + 10, height + 42, "colour ", palette == SPD_COOLWARM ? -limit : 0.0, limit, height + 24);
+    fprintf(f, " (%d)</text><text transform=\"translate(14 %.0f) rotate(-90)\" text-anchor=\"middle\">", m->n_cols,
+            24 + height / 2);
     put_text(f, rows);
-    fprintf(f, " (%d)</text></svg>\n", m->n_rows);
+    fprintf(f, " (%d)</text><defs><linearGradient id=\"colours\">", m->n_rows);
+    for (int i = 0; i < 3; i++) {
+        unsigned char rgb[3];
+        colour(palette, i / 2.0, rgb);
+        fprintf(f, "<stop offset=\"%.1f\" stop-color=\"#%02x%02x%02x\"/>", i / 2.0, rgb[0], rgb[1], rgb[2]);
+    }
+    fprintf(f,
+            "</linearGradient></defs><rect x=\"%.0f\" y=\"%.0f\" width=\"100\" height=\"10\" fill=\"url(#colours)\"/>"
+            "<text x=\"%.0f\" y=\"%.0f\" text-anchor=\"end\">%.3g</text><text x=\"%.0f\" y=\"%.0f\">%.3g</text></svg>\n",
+            width - 140, height + 33, width - 145, height + 42, palette == SPD_COOLWARM ? -limit : 0.0, width - 35, height + 42,
+            limit);
     free(png);
     return close_picture(f, path, err);
 }

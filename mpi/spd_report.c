@@ -13,10 +13,12 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-enum { MAX_CURVES = 80, MAX_FIGURES = 200 };
+enum { MAX_CURVES = 80 };
+static const char STEPS[] = "thousands of steps";
 
-struct curve { /* one key of metrics.jsonl */
+struct curve { /* one key of metrics.jsonl, over thousands of steps */
     char key[128];
     int64_t n, capacity;
     double *x, *y;
@@ -25,6 +27,7 @@ struct curve { /* one key of metrics.jsonl */
 struct run {
     const char *directory;
     char name[256], figures[3200];
+    const char *link; /* figures, as the page being written calls them; NULL: they are not below it */
     int n_curves, n_modules;
     struct curve curves[MAX_CURVES];
     char modules[PVA_SPD_MAX_MODULES][64];
@@ -59,7 +62,7 @@ static int read_line(struct run *r, const char *line, int number, const char *pa
             c->y = realloc(c->y, (size_t)c->capacity * sizeof *c->y);
             PVA_ASSERT(c->x && c->y);
         }
-        c->x[c->n] = step;
+        c->x[c->n] = step / 1000;
         c->y[c->n++] = json_number_value(v);
         size_t n = strlen(key);
         if (!strncmp(key, "train/", 6) && n > 9 && !strcmp(key + n - 3, "/l0") && r->n_modules < PVA_SPD_MAX_MODULES) {
@@ -104,6 +107,12 @@ static int open_run(const char *directory, struct run *r, struct pva_error *err)
     return status;
 }
 
+static void set_link(struct run *r, const char *page) {
+    const char *name = strrchr(page, '/');
+    size_t n = name ? (size_t)(name + 1 - page) : 0;
+    r->link = strncmp(r->figures, page, n) || (!n && *r->figures == '/') ? NULL : r->figures + n;
+}
+
 static double last(struct run *r, const char *key) {
     struct curve *c = find_curve(r, key, 0);
     return c && c->n ? c->y[c->n - 1] : NAN;
@@ -115,36 +124,40 @@ static double result(const struct run *r, const char *key) {
 
 static void picture(struct run *r, struct pva_html *page, const char *name, const struct pva_figure *figure, const char *alt) {
     struct pva_error err = {0};
-    char svg[4096], csv[300];
+    char svg[4096], csv[4096];
     if (!figure->n_series) return;
     if (pva_figure_write(figure, r->figures, name, &err) && !r->no_gnuplot++) pva_log(PVA_LOG_WARNING, "%s", err.msg);
     snprintf(svg, sizeof svg, "%s/%s.svg", r->figures, name);
-    snprintf(csv, sizeof csv, "figures/%s.csv", name);
-    pva_html_picture(page, svg, csv, alt, NULL);
+    snprintf(csv, sizeof csv, "%s/%s.csv", r->link ? r->link : "", name);
+    pva_html_picture(page, svg, r->link ? csv : NULL, alt, NULL);
 }
 
-/* A picture of the curves whose keys begin with a prefix and end with a suffix, named by what is between. */
+static struct pva_series line(const struct curve *c, const char *label, int i) {
+    return (struct pva_series){.label = label,
+                               .kind = PVA_SERIES_LINE,
+                               .colour = (enum pva_colour)(i % PVA_N_COLOURS),
+                               .dashed = i >= PVA_N_COLOURS,
+                               .n = c->n,
+                               .x = c->x,
+                               .y = c->y};
+}
+
+/* A picture of the curves with those keys, as far as there are any. */
 static void draw_curves(struct run *r, struct pva_html *page, const char *name, const char *title, const char *y, int logarithmic,
                         const char *const *keys, const char *const *labels, int n_keys) {
     struct pva_series series[8];
     int n = 0;
     for (int i = 0; i < n_keys && n < 8; i++) {
         struct curve *c = find_curve(r, keys[i], 0);
-        if (c && c->n)
-            series[n] = (struct pva_series){.label = labels[i],
-                                            .kind = PVA_SERIES_LINE,
-                                            .colour = (enum pva_colour)(n % PVA_N_COLOURS),
-                                            .n = c->n,
-                                            .x = c->x,
-                                            .y = c->y},
-            n++;
+        if (c && c->n) series[n] = line(c, labels[i], n), n++;
     }
     struct pva_figure figure = {
-        .title = title, .x_label = "step", .y_label = y, .y_logarithmic = logarithmic, .series = series, .n_series = n};
+        .title = title, .x_label = STEPS, .y_label = y, .y_logarithmic = logarithmic, .series = series, .n_series = n};
     picture(r, page, name, &figure, title);
 }
 
-static void draw_losses(struct run *r, struct pva_html *page) {
+/* brief: without what a comparison leaves out */
+static void draw_losses(struct run *r, struct pva_html *page, int brief) {
     const char *const recon[] = {"train/loss/stochastic_recon", "train/loss/stochastic_recon_layerwise", "train/loss/recon",
                                  "train/loss/recon_layerwise", "train/loss/output_recon"};
     const char *const recon_labels[] = {"stochastic", "stochastic, layerwise", "by importance", "by importance, layerwise",
@@ -159,14 +172,11 @@ static void draw_losses(struct run *r, struct pva_html *page) {
         keys[i] = l0[i];
         labels[i] = r->modules[i];
     }
-    pva_html_section(page, "losses", "Losses");
-    pva_html_row_begin(page);
     draw_curves(r, page, "loss_recon", "Reconstruction", "mean squared error", 1, recon, recon_labels, 5);
     draw_curves(r, page, "loss_faithfulness", "Faithfulness", "mean squared error of weights", 1, faith, none, 1);
     draw_curves(r, page, "loss_importance", "Importance minimality", "sum of importances^p", 1, importance, none, 1);
-    draw_curves(r, page, "l0", "Active components per sample", "L0", 0, keys, labels, r->n_modules);
+    if (!brief) draw_curves(r, page, "l0", "Active components per sample", "L0", 0, keys, labels, r->n_modules);
     draw_curves(r, page, "ci_error", "Distance from the ideal importances", "entries off", 0, error, tolerances, 2);
-    pva_html_row_end(page);
 }
 
 /* ---- newest figures ---- */
@@ -194,8 +204,8 @@ static int read_newest(const struct run *r, const char *name, struct spd_matrix_
 }
 
 /* Histograms: a column per module, first line the names. */
-static void draw_bins(struct run *r, struct pva_html *page, const char *name, const char *title, const char *x_label,
-                      const char *y_label) {
+static void draw_bins(struct run *r, struct pva_html *page, const char *name, enum pva_series_kind kind, const char *title,
+                      const char *x_label, const char *y_label) {
     char path[4096], *line = NULL;
     size_t size = 0;
     double bins[200], counts[PVA_SPD_MAX_MODULES][200];
@@ -214,9 +224,7 @@ static void draw_bins(struct run *r, struct pva_html *page, const char *name, co
     fclose(f);
     for (int m = 0; m < columns && m < r->n_modules; m++) {
         char own[200], heading[200];
-        for (int i = 0; i < n; i++)
-            if (counts[m][i] == 0) counts[m][i] = NAN; /* nothing to draw on a logarithmic axis */
-        struct pva_series series = {.kind = PVA_SERIES_STEPS, .colour = PVA_BLUE, .n = n, .x = bins, .y = counts[m]};
+        struct pva_series series = {.kind = kind, .colour = PVA_BLUE, .n = n, .x = bins, .y = counts[m]};
         snprintf(own, sizeof own, "%s_%s", name, r->modules[m]);
         snprintf(heading, sizeof heading, "%s: %s", r->modules[m], title);
         struct pva_figure figure = {
@@ -235,7 +243,7 @@ static void draw_heat_map(struct run *r, struct pva_html *page, const char *name
                           double limit, const char *title, const char *rows) {
     struct spd_matrix_file m;
     struct pva_error err = {0};
-    char full[200], csv[4096], svg[4096], heading[200];
+    char full[200], csv[4096], svg[4096], heading[200], link[4096];
     snprintf(full, sizeof full, "%s_%s", name, module);
     if (read_newest(r, full, &m, csv)) return;
     snprintf(svg, sizeof svg, "%s/%s.svg", r->figures, full);
@@ -243,7 +251,8 @@ static void draw_heat_map(struct run *r, struct pva_html *page, const char *name
     if (spd_heat_map(&m, palette, limit > 0 ? limit : largest(&m), heading, rows, "components", svg, &err))
         pva_log(PVA_LOG_WARNING, "%s", err.msg);
     free(m.values);
-    pva_html_picture(page, svg, csv + strlen(r->figures) - strlen("figures"), heading, NULL);
+    snprintf(link, sizeof link, "%.3000s%s", r->link ? r->link : "", csv + strlen(r->figures));
+    pva_html_picture(page, svg, r->link ? link : NULL, heading, NULL);
 }
 
 static void draw_importances(struct run *r, struct pva_html *page) {
@@ -257,8 +266,9 @@ static void draw_importances(struct run *r, struct pva_html *page) {
         draw_heat_map(r, page, "causal_importances_upper_leaky", r->modules[i], SPD_REDS, 1, "importances, leaky above 1",
                       "features");
     }
-    draw_bins(r, page, "causal_importance_values", "importances of all samples", "importance", "count");
-    draw_bins(r, page, "component_activation_density", "how often components are active", "share of samples", "components");
+    draw_bins(r, page, "causal_importance_values", PVA_SERIES_STEPS, "importances of all samples", "importance", "count");
+    draw_bins(r, page, "component_activation_density", PVA_SERIES_BARS, "how often components are active", "share of samples",
+              "components");
     pva_html_row_end(page);
     pva_html_section(page, "components", "Components");
     pva_html_row_begin(page);
@@ -299,7 +309,9 @@ static void draw_vectors(struct run *r, struct pva_html *page, const struct pva_
     snprintf(svg, sizeof svg, "%s/vectors.svg", r->figures);
     if (spd_arrows(n, x, y, group, "Features in the hidden plane", svg, &err)) pva_log(PVA_LOG_WARNING, "%s", err.msg);
     pva_html_section(page, "vectors", "Features");
+    pva_html_row_begin(page);
     pva_html_picture(page, svg, NULL, "An arrow per feature: the target's weights, the components' and their sum", NULL);
+    pva_html_row_end(page);
     free(x), free(y), free(group), free(v.values), free(u.values);
 }
 
@@ -375,7 +387,9 @@ static void draw_contributions(struct run *r, struct pva_html *page, const struc
         struct pva_figure figure = {
             .title = title, .x_label = "target", .y_label = "its component", .series = series, .n_series = 2};
         pva_html_section(page, "contributions", "Neurons");
+        pva_html_row_begin(page);
         picture(r, page, "neuron_contributions", &figure, title);
+        pva_html_row_end(page);
     }
     free(x);
     free(y);
@@ -397,7 +411,7 @@ static void write_head(struct run *r, struct pva_html *page) {
     struct curve *c = find_curve(r, "train/loss/total", 0);
     if (!r->result)
         pva_html_paragraph(page, "warning", "This run has not finished: what follows is as far as step %.0f.",
-                           c && c->n ? c->x[c->n - 1] : 0.0);
+                           c && c->n ? 1000 * c->x[c->n - 1] : 0.0);
 }
 
 static int write_single(struct run *r, const char *title, const char *path, struct pva_error *err) {
@@ -407,7 +421,10 @@ static int write_single(struct run *r, const char *title, const char *path, stru
     char file[4096];
     if (pva_html_open(path, title, &page, err)) return err->code;
     write_head(r, page);
-    draw_losses(r, page);
+    pva_html_section(page, "losses", "Losses");
+    pva_html_row_begin(page);
+    draw_losses(r, page, 0);
+    pva_html_row_end(page);
     draw_importances(r, page);
     if (!pva_spd_target_load(r->directory, &t, &no_target)) {
         draw_vectors(r, page, &t);
@@ -422,6 +439,37 @@ static int write_single(struct run *r, const char *title, const char *path, stru
     free(text);
     if (f) fclose(f);
     return pva_html_close(&page, err);
+}
+
+/* The same curve of several runs in one picture; beside the page, for it belongs to none of them. */
+static void draw_together(struct run *runs, int n, struct pva_html *page, const char *path) {
+    enum { MOST = 12, N = 4 };
+    const char *const keys[N] = {"train/loss/stochastic_recon", "train/loss/faithfulness", "train/loss/importance_minimality",
+                                 "target_solution_error/total"};
+    const char *const titles[N] = {"Stochastic reconstruction", "Faithfulness", "Importance minimality",
+                                   "Distance from the ideal importances"};
+    const char *const y[N] = {"mean squared error", "mean squared error of weights", "sum of importances^p", "entries off"};
+    char *dot = strrchr(path, '.');
+    struct run all = {0}; /* a place for pictures, as a run is */
+    snprintf(all.figures, sizeof all.figures, "%.*s-figures", (int)(dot ? dot - path : (int)strlen(path)), path);
+    set_link(&all, path);
+    if (n > MOST || (mkdir(all.figures, 0777) && errno != EEXIST)) return;
+    pva_html_section(page, "together", "Together");
+    pva_html_row_begin(page);
+    for (int k = 0; k < N; k++) {
+        struct pva_series series[MOST];
+        int n_series = 0;
+        for (int i = 0; i < n; i++) {
+            struct curve *c = find_curve(&runs[i], keys[k], 0);
+            if (c && c->n) series[n_series++] = line(c, runs[i].name, i);
+        }
+        char name[32];
+        snprintf(name, sizeof name, "together_%d", k);
+        struct pva_figure figure = {
+            .title = titles[k], .x_label = STEPS, .y_label = y[k], .y_logarithmic = k < 3, .series = series, .n_series = n_series};
+        picture(&all, page, name, &figure, titles[k]);
+    }
+    pva_html_row_end(page);
 }
 
 static int write_comparison(struct run *runs, int n, const char *title, const char *path, struct pva_error *err) {
@@ -448,22 +496,16 @@ static int write_comparison(struct run *runs, int n, const char *title, const ch
     struct pva_table table = {n, N + 1, columns};
     pva_html_section(page, "runs", "Runs");
     pva_html_table(page, "At the last step", &table, formats, NULL);
+    draw_together(runs, n, page, path);
     for (int i = 0; i < n; i++) {
         char id[32];
         snprintf(id, sizeof id, "run-%d", i);
         pva_html_section(page, id, runs[i].name);
         pva_html_row_begin(page);
-        const char *const pictures[] = {"loss_recon", "loss_faithfulness", "loss_importance", "ci_error"};
-        for (int k = 0; k < 4; k++) {
-            char svg[4096];
-            snprintf(svg, sizeof svg, "%s/%s.svg", runs[i].figures, pictures[k]);
-            pva_html_picture(page, svg, NULL, pictures[k], NULL);
-        }
-        for (int m = 0; m < runs[i].n_modules; m++) {
-            char svg[4096];
-            snprintf(svg, sizeof svg, "%s/causal_importances_upper_leaky_%s.svg", runs[i].figures, runs[i].modules[m]);
-            pva_html_picture(page, svg, NULL, "causal importances", NULL);
-        }
+        draw_losses(&runs[i], page, 1);
+        for (int m = 0; m < runs[i].n_modules; m++)
+            draw_heat_map(&runs[i], page, "causal_importances_upper_leaky", runs[i].modules[m], SPD_REDS, 1,
+                          "importances, leaky above 1", "features");
         pva_html_row_end(page);
     }
     free(names);
@@ -474,8 +516,11 @@ static int write_comparison(struct run *runs, int n, const char *title, const ch
 int spd_report(const char *const *directories, int n, const char *title, const char *path, struct pva_error *err) {
     struct run *runs = calloc((size_t)n, sizeof *runs);
     int status = runs ? PVA_OK : pva_fail(err, PVA_IO, "out of memory"), opened = 0;
-    for (; opened < n && !status; opened++) status = open_run(directories[opened], &runs[opened], err);
-    if (!status) status = n == 1 ? write_single(&runs[0], title, path, err) : write_comparison(runs, n, title, path, err);
+    for (; opened < n && !status; opened++) {
+        status = open_run(directories[opened], &runs[opened], err);
+        set_link(&runs[opened], path);
+    }
+    if (!status) status = n == 1 ? write_single(&runs[0], title ? title : runs[0].name, path, err) : write_comparison(runs, n, title, path, err);
     for (int i = 0; i < opened; i++) close_run(&runs[i]);
     free(runs);
     return status;

@@ -127,6 +127,8 @@ int pva_spd_target_train(const char *key, int64_t seed, int threads,
 int pva_spd_target_save(const struct pva_spd_target *t, const char *directory, struct pva_error *err);
 int pva_spd_target_load(const char *directory, struct pva_spd_target *out, struct pva_error *err);
 void pva_spd_target_free(struct pva_spd_target *t);
+/* What the target makes of one input, in double. x, y: [n_features]. */
+void pva_spd_target_apply(const struct pva_spd_target *t, const double *x, double *y);
 /* A target of that shape with small random weights: for tests. */
 int pva_spd_target_random(int residual, int n_features, int n_hidden, int n_extra, int n_embed, int64_t seed,
                           struct pva_spd_target *out, struct pva_error *err);

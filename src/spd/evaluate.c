@@ -97,15 +97,16 @@ static int close_figure(FILE *f, const char *path, struct pva_error *err) {
     return PVA_OK;
 }
 
-/* bin, then a column per module */
-static int write_bins(const struct spd_run *r, const char *name, const double *counts, int64_t step, struct pva_error *err) {
+/* The bin's lower end, then a column per module. */
+static int write_bins(const struct spd_run *r, const char *name, const double *counts, double width, int64_t step,
+                      struct pva_error *err) {
     char path[4096];
     FILE *f = open_figure(r, name, NULL, step, path, err);
     if (!f) return err->code;
     fprintf(f, "bin");
     for (int k = 0; k < r->engine->n_modules; k++) fprintf(f, ",%s", r->engine->modules[r->engine->order[k]].path);
     for (int b = 0; b < BINS; b++) {
-        fprintf(f, "\n%.2f", (double)b / BINS);
+        fprintf(f, "\n%.6g", b * width);
         for (int k = 0; k < r->engine->n_modules; k++)
             fprintf(f, ",%.0f", counts[(size_t)r->engine->order[k] * BINS + (size_t)b]);
     }
@@ -211,12 +212,16 @@ static int draw_density(struct spd_run *r, int64_t step, const double *active, d
     const struct spd_engine *e = r->engine;
     double *bins = calloc((size_t)e->n_modules * BINS, sizeof *bins);
     if (!bins) return pva_fail(err, PVA_IO, "out of memory");
+    /* From 0 to the most active component of any module: where features are rare, all lie far below 1. */
+    double most = 0;
+    for (int i = 0; i < e->n_modules * e->C; i++) most = fmax(most, active[i]);
+    if (most == 0) most = samples;
     for (int m = 0; m < e->n_modules; m++)
         for (int c = 0; c < e->C; c++) {
-            int bin = (int)(active[m * e->C + c] / samples * BINS);
+            int bin = (int)(active[m * e->C + c] / most * BINS);
             bins[m * BINS + (bin >= BINS ? BINS - 1 : bin)]++;
         }
-    int status = write_bins(r, "component_activation_density", bins, step, err);
+    int status = write_bins(r, "component_activation_density", bins, most / samples / BINS, step, err);
     free(bins);
     return status;
 }
@@ -235,7 +240,7 @@ static int report(struct spd_run *r, int64_t step, int slow, struct counts *k, j
     }
     if (!slow) return PVA_OK;
     if (c->want_histograms && join_histogram(r, &k->histogram, err)) return err->code;
-    if (r->writes && c->want_histograms && write_bins(r, "causal_importance_values", k->histogram.counts, step, err))
+    if (r->writes && c->want_histograms && write_bins(r, "causal_importance_values", k->histogram.counts, 1.0 / BINS, step, err))
         return err->code;
     if (r->writes && c->want_density && draw_density(r, step, k->active, samples, err)) return err->code;
     if (!c->want_identity && !c->want_permuted && !c->want_uv) return PVA_OK;

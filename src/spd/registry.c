@@ -82,5 +82,7 @@ int pva_spd_experiment_find(const char *key, const struct pva_spd_experiment **o
         }
         strcat(strcat(list, i ? ", " : ""), experiments[i].key);
     }
+    if (!strcmp(key, "ss_emb"))
+        return pva_fail(err, PVA_USAGE, "ss_emb decomposes a language model, which this version cannot do; there are %s", list);
     return pva_fail(err, PVA_USAGE, "there is no experiment \"%s\"; there are %s", key, list);
 }

@@ -96,6 +96,45 @@ int pva_spd_target_random(int residual, int n_features, int n_hidden, int n_extr
     return PVA_OK;
 }
 
+/* out += in w; w: [n_in, n_out] */
+static void multiply(int n_in, int n_out, const float *w, const double *in, double *out) {
+    for (int i = 0; i < n_in; i++)
+        for (int j = 0; j < n_out; j++) out[j] += in[i] * (double)w[(size_t)i * (size_t)n_out + (size_t)j];
+}
+
+static void relu(int n, double *x) {
+    for (int i = 0; i < n; i++) x[i] = x[i] > 0 ? x[i] : 0;
+}
+
+void pva_spd_target_apply(const struct pva_spd_target *t, const double *x, double *y) {
+    const int f = t->n_features, h = t->n_hidden, width = t->residual ? t->n_embed : f > h ? f : h;
+    double *stream = calloc((size_t)width, sizeof *stream), *inner = calloc((size_t)(h > width ? h : width), sizeof *inner);
+    PVA_ASSERT(stream && inner);
+    memset(y, 0, (size_t)f * sizeof *y);
+    if (t->residual) {
+        multiply(f, t->n_embed, t->embed, x, stream);
+        for (int b = 0; b < t->n_blocks; b++) {
+            memset(inner, 0, (size_t)h * sizeof *inner);
+            multiply(t->n_embed, h, t->layers[2 * b].weight, stream, inner);
+            relu(h, inner);
+            multiply(h, t->n_embed, t->layers[2 * b + 1].weight, inner, stream);
+        }
+        multiply(t->n_embed, f, t->readout, stream, y);
+    } else {
+        memcpy(stream, x, (size_t)f * sizeof *x);
+        for (int l = 0; l < t->n_layers; l++) {
+            const struct pva_spd_layer *layer = &t->layers[l];
+            memset(inner, 0, (size_t)layer->n_out * sizeof *inner);
+            multiply(layer->n_in, layer->n_out, layer->weight, stream, inner);
+            memcpy(stream, inner, (size_t)layer->n_out * sizeof *inner);
+        }
+        for (int i = 0; i < f; i++) y[i] = stream[i] + (double)t->bias[i];
+        relu(f, y);
+    }
+    free(stream);
+    free(inner);
+}
+
 /* ---- files ---- */
 
 /* One tensor of the file: where its numbers are in the struct, and whether the file holds it transposed (torch: [out, in]). */
