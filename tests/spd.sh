@@ -184,6 +184,69 @@ sed 's/^lr: .*/lr: 2.0e-3/' "$dir/short.yaml" >"$dir/other/short.yaml"
 refuses 5 'was written with another lr' "$SPD_RUN" --quiet --out "$dir/stopped" "$dir/other/short.yaml" $few --threads 1
 }
 
+# Ranks for the larger experiments too, a few steps on random targets: components that fill several chunks, blocks that follow one another.
+python3 - "$dir" <<'P'
+import json, os, random, struct, sys
+random.seed(1)
+def save(key, config, tensors):
+    at, head, body = 0, {}, b""
+    for name, shape, values in tensors:
+        head[name] = {"dtype": "F32", "shape": shape, "data_offsets": [at, at + 4 * len(values)]}
+        body += struct.pack("<%df" % len(values), *values)
+        at += 4 * len(values)
+    text = json.dumps(head).encode()
+    for way in ("alone", "four"):
+        where = "%s/%s/targets/%s-seed0" % (sys.argv[1], way, key)
+        os.makedirs(where)
+        open(where + "/target.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + body)
+        open(where + "/target_config.yaml", "w").write(config)
+def draw(n):
+    return [random.uniform(-0.4, 0.4) for _ in range(n)]
+w = draw(400)
+save("tms_40-10-id", "model: tms\nrecipe: random\nn_features: 40\nn_hidden: 10\nn_embed: 0\nn_hidden_layers: 1\ntied: true\nseed: 0\nloss: 1.0\n",
+     [("linear1.weight", [10, 40], w), ("hidden_layers.0.weight", [10, 10], draw(100)),
+      ("linear2.weight", [40, 10], [w[h * 40 + f] for f in range(40) for h in range(10)]), ("linear2.bias", [40], draw(40))])
+layers = [("layers.%d.mlp_%s.weight" % (i, side), shape, draw(750)) for i in range(2) for side, shape in (("in", [25, 30]), ("out", [30, 25]))]
+save("resid_mlp2", "model: resid_mlp\nrecipe: random\nn_features: 100\nn_hidden: 25\nn_embed: 30\nn_blocks: 2\ntied: false\nseed: 0\nloss: 1.0\n",
+     layers + [("W_E", [100, 30], draw(3000)), ("W_U", [30, 100], draw(3000)), ("label_coeffs", [100], [1.0] * 100)])
+P
+printf 'global:\n' >"$dir/small.yaml"
+for setting in steps:4 batch_size:48 eval_batch_size:48 n_eval_steps:1 train_log_freq:1 eval_freq:2 slow_eval_freq:2; do
+    echo "  ${setting%:*}: {values: [${setting#*:}]}" >>"$dir/small.yaml"
+done
+few_each="-e tms_40-10-id,resid_mlp2 --sweep $dir/small.yaml --threads 1 --no-create-report"
+# shellcheck disable=SC2086 # words
+check "$SPD_RUN" --quiet --out "$dir/alone" $few_each
+# shellcheck disable=SC2086 # words
+check timeout 300 mpirun -n 4 "$SPD_RUN" --quiet --out "$dir/four" $few_each
+check test "$(find "$dir/alone" -maxdepth 1 -name 'spd-*' | wc -l)" = 2
+for one in "$dir"/alone/spd-*; do same "$one" "$dir/four/${one##*/}"; done
+
+# Pages: of a target, and of several runs, whose pictures do not depend on what was drawn before.
+page=$dir/runs/targets/tms_5-2-seed0/report.html
+pictures=4; command -v gnuplot >/dev/null || pictures=2
+check test "$(grep -o 'data:image/svg' "$page" | wc -l)" = $pictures
+rm -f "$r"/figures/*.svg
+check "$SPD_RUN" --report --out "$dir" "$r" "$dir/one/$name" >"$dir/out"
+check grep -qx "$dir/report.html" "$dir/out"
+pictures=16; command -v gnuplot >/dev/null || pictures=4
+check test "$(grep -o 'data:image/svg' "$dir/report.html" | wc -l)" = $pictures
+check grep -q 'href="runs/spd-short/figures/causal_importances_upper_leaky_linear1_10000.csv"' "$dir/report.html"
+
+# An array of jobs: slurm/spd.sh with the same words, here with a program in sbatch's place.
+mkdir "$dir/bin"
+printf '#!/bin/bash\necho "sbatch $*"\n' >"$dir/bin/sbatch"
+chmod 755 "$dir/bin/sbatch"
+submit() { PATH=$dir/bin:$PATH HOME=$dir "$SPD_RUN" "$@" >"$dir/out" 2>"$dir/err"; }
+check submit -e tms_5-2,resid_mlp1 -n 2 --steps 10 --no-create_report --job_suffix a
+check grep -qE '^sbatch --array=0-1%2 .*/spd.sh --at-most 2 tms_5-2 resid_mlp1 -- --steps=10 --no-create-report --job-suffix=a$' "$dir/out"
+check submit -e tms_5-2 --no-local
+check grep -qE '^sbatch --array=0-0 .*/spd.sh tms_5-2 --$' "$dir/out"
+printf 'global:\n  seed: {values: [0, 1, 2]}\n' >"$dir/seeds.yaml"
+check submit -e tms_5-2 --sweep "$dir/seeds.yaml" --n-agents 3 --project other
+check grep -qE '^sbatch --array=0-2%3 .*/spd.sh --list .* -- --project=other$' "$dir/out"
+refuses 2 'no experiment "tms_5"' "$SPD_RUN" -e tms_5 --no-local
+
 # A grid: global values first, the experiment's win, every combination, names
 cat >"$dir/grid.yaml" <<'Y'
 global:
@@ -207,6 +270,7 @@ refuses 3 'varies anything' "$SPD_RUN" -e tms_5-2 --list --sweep <(printf 'tms_4
 
 # Mistakes
 refuses 2 'no experiment "tms_5"; there are tms_5-2, ' "$SPD_RUN" -e tms_5
+refuses 2 'ss_emb decomposes a language model, which this version cannot do; there are tms_5-2, ' "$SPD_RUN" -e ss_emb
 refuses 2 'no target "x"; there are' "$SPD_RUN" target x
 refuses 2 'dp 2, but there is 1 rank' "$SPD_RUN" -e tms_5-2 --dp 2 --out "$dir/runs"
 wrong() { # PATTERN sed-script: a change that must be refused
