@@ -71,7 +71,7 @@ struct spd {
 };
 
 struct run_spec {
-    char *name, *key; /* key: NULL for a file */
+    char *name, *parameters; /* parameters: what a sweep set, JSON, or NULL */
     struct pva_spd_config config;
 };
 
@@ -177,7 +177,7 @@ static void summarise(const struct spd *s, const struct run_spec *r, const struc
            (long long)x->step, x->seconds, x->faithfulness, x->stochastic_recon, x->stochastic_recon_layerwise,
            x->importance_minimality);
     if (!isnan(x->ci_error)) printf(", CI error %.0f (%.0f at 0.2)", x->ci_error, x->ci_error_02);
-    if (!isnan(x->mmcs)) printf(", MMCS %.4f, ML2R %.4f", x->mmcs, x->ml2r);
+    if (!isnan(x->mmcs)) printf(", MMCS %.4f, ML2R %.4f (%.4f over features)", x->mmcs, x->ml2r, x->ml2r_spread);
     printf(", L0");
     for (int i = 0; i < x->n_modules; i++) printf(" %.3g", x->l0[i]);
     printf("\n  %s\n", directory);
@@ -194,9 +194,9 @@ static int write_result(const struct run_spec *r, const struct pva_spd_result *x
     json_t *l0 = json_array();
     for (int i = 0; i < x->n_modules; i++) json_array_append_new(l0, json_real(x->l0[i]));
     json_object_set_new(o, "l0", l0);
-    const char *const keys[] = {"ci_error", "ci_error_0p2", "mmcs", "ml2r"};
-    const double values[] = {x->ci_error, x->ci_error_02, x->mmcs, x->ml2r};
-    for (int i = 0; i < 4; i++) json_object_set_new(o, keys[i], isnan(values[i]) ? json_null() : json_real(values[i]));
+    const char *const keys[] = {"ci_error", "ci_error_0p2", "mmcs", "ml2r", "ml2r_std"};
+    const double values[] = {x->ci_error, x->ci_error_02, x->mmcs, x->ml2r, x->ml2r_spread};
+    for (int i = 0; i < 5; i++) json_object_set_new(o, keys[i], isnan(values[i]) ? json_null() : json_real(values[i]));
     snprintf(path, sizeof path, "%s/result.json", directory);
     char *text = json_dumps(o, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
     json_decref(o);
@@ -228,6 +228,11 @@ static int run_one(struct spd *s, struct run_spec *r, char directory[3072], stru
     if (agree(s, "decompose", err)) return err->code;
     summarise(s, r, &result, directory);
     if (rank_of(s) == 0) write_result(r, &result, directory, err);
+    if (rank_of(s) == 0 && !err->code && r->parameters) {
+        char path[3200];
+        snprintf(path, sizeof path, "%s/sweep_params.yaml", directory);
+        run_publish(path, r->parameters, strlen(r->parameters), err);
+    }
     if (rank_of(s) == 0 && !err->code && pva_options_flag(s->o, "create-report")) {
         char page[3200];
         const char *one = directory;
@@ -252,7 +257,7 @@ static int override(const struct spd *s, struct run_spec *r, struct pva_error *e
     return PVA_OK;
 }
 
-static int add_run(struct run_spec **runs, int *n, const char *name, const char *key, const char *yaml, const char *path,
+static int add_run(struct run_spec **runs, int *n, const char *name, const char *parameters, const char *yaml, const char *path,
                    struct pva_error *err) {
     struct run_spec *more = realloc(*runs, (size_t)(*n + 1) * sizeof *more);
     if (!more) return pva_fail(err, PVA_IO, "out of memory");
@@ -260,7 +265,7 @@ static int add_run(struct run_spec **runs, int *n, const char *name, const char 
     struct run_spec *r = &more[*n];
     memset(r, 0, sizeof *r);
     r->name = strdup(name);
-    r->key = key ? strdup(key) : NULL;
+    r->parameters = parameters ? strdup(parameters) : NULL;
     (*n)++;
     return yaml ? pva_spd_config_parse(yaml, name, warn, &r->config, err) : pva_spd_config_read(path, warn, &r->config, err);
 }
@@ -305,7 +310,7 @@ static int collect(struct spd *s, const char *const *words, size_t n_words, stru
         }
         for (int i = 0; i < n_keys; i++) {
             const struct pva_spd_experiment *x;
-            if (pva_spd_experiment_find(keys[i], &x, err) || add_run(runs, n, x->key, x->key, x->config, NULL, err))
+            if (pva_spd_experiment_find(keys[i], &x, err) || add_run(runs, n, x->key, NULL, x->config, NULL, err))
                 return err->code;
         }
         return PVA_OK;
@@ -322,9 +327,9 @@ static int collect(struct spd *s, const char *const *words, size_t n_words, stru
     } else if (pva_options_is_set(s->o, "index")) {
         int64_t i = pva_options_int(s->o, "index");
         if (i >= count) pva_fail(err, PVA_USAGE, "--index %lld: the sweep has runs 0 to %d", (long long)i, count - 1);
-        else add_run(runs, n, all[i].name, all[i].experiment, all[i].config, NULL, err);
+        else add_run(runs, n, all[i].name, all[i].parameters, all[i].config, NULL, err);
     } else {
-        for (int i = 0; i < count && !err->code; i++) add_run(runs, n, all[i].name, all[i].experiment, all[i].config, NULL, err);
+        for (int i = 0; i < count && !err->code; i++) add_run(runs, n, all[i].name, all[i].parameters, all[i].config, NULL, err);
     }
     pva_spd_sweep_free(&all, count);
     return err->code;
@@ -397,7 +402,7 @@ static int execute(struct spd *s, struct pva_error *err) {
     if (!status && n) status = run_all(s, runs, n, err);
     for (int i = 0; i < n; i++) {
         free(runs[i].name);
-        free(runs[i].key);
+        free(runs[i].parameters);
         pva_spd_config_free(&runs[i].config);
     }
     free(runs);
@@ -437,16 +442,16 @@ static int respell(int argc, char **argv, char **out) {
     int n = 0;
     for (int i = 0; i < argc; i++) {
         char *a = argv[i];
+        if (!strncmp(a, "--", 2) && memchr(a, '_', strcspn(a, "="))) {
+            a = strdup(a);
+            for (char *c = a; c && *c && *c != '='; c++)
+                if (*c == '_') *c = '-';
+            if (!a) return -1;
+        }
         if (!strcmp(a, "-e")) a = "--experiments";
         else if (!strcmp(a, "-n")) a = "--n-agents";
         else if (!strcmp(a, "--data-parallelism")) a = "--dp";
         else if (!strcmp(a, "--sweep") && (i + 1 == argc || argv[i + 1][0] == '-')) a = "--sweep=sweep_params.yaml";
-        else if (!strncmp(a, "--", 2) && memchr(a, '_', strcspn(a, "="))) {
-            a = strdup(a);
-            for (char *c = a; c && *c && *c != '='; c++)
-                if (*c == '_') *c = '-';
-        }
-        if (!a) return -1;
         out[n++] = a;
     }
     out[n] = NULL;

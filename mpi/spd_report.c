@@ -404,7 +404,9 @@ static void write_head(struct run *r, struct pva_html *page) {
                                result(r, "ci_error"));
     if (!isnan(result(r, "mmcs")))
         pva_html_figure_number(page, "MMCS", "mean largest cosine with the target's features", "%.4f", result(r, "mmcs"));
-    if (!isnan(result(r, "ml2r"))) pva_html_figure_number(page, "ML2R", "mean ratio of lengths", "%.4f", result(r, "ml2r"));
+    if (!isnan(result(r, "ml2r")))
+        pva_html_figure_number(page, "ML2R", "mean ratio of lengths, +- over features", "%.3f \u00b1 %.3f", result(r, "ml2r"),
+                               result(r, "ml2r_std"));
     pva_html_figure_number(page, "Faithfulness", NULL, "%.2g", last(r, "train/loss/faithfulness"));
     pva_html_figure_number(page, "Stochastic reconstruction", NULL, "%.2g", last(r, "train/loss/stochastic_recon"));
     pva_html_figures_end(page);

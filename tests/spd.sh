@@ -220,7 +220,10 @@ check "$SPD_RUN" --quiet --out "$dir/alone" $few_each
 # shellcheck disable=SC2086 # words
 check timeout 300 mpirun -n 4 "$SPD_RUN" --quiet --out "$dir/four" $few_each
 check test "$(find "$dir/alone" -maxdepth 1 -name 'spd-*' | wc -l)" = 2
-for one in "$dir"/alone/spd-*; do same "$one" "$dir/four/${one##*/}"; done
+for one in "$dir"/alone/spd-*; do
+    same "$one" "$dir/four/${one##*/}"
+    check grep -q '"batch_size":48' "$one/sweep_params.yaml"
+done
 
 # Pages: of a target, and of several runs, whose pictures do not depend on what was drawn before.
 page=$dir/runs/targets/tms_5-2-seed0/report.html
@@ -272,7 +275,7 @@ refuses 3 'varies anything' "$SPD_RUN" -e tms_5-2 --list --sweep <(printf 'tms_4
 refuses 2 'no experiment "tms_5"; there are tms_5-2, ' "$SPD_RUN" -e tms_5
 refuses 2 'ss_emb decomposes a language model, which this version cannot do; there are tms_5-2, ' "$SPD_RUN" -e ss_emb
 refuses 2 'no target "x"; there are' "$SPD_RUN" target x
-refuses 2 'dp 2, but there is 1 rank' "$SPD_RUN" -e tms_5-2 --dp 2 --out "$dir/runs"
+refuses 2 'dp 2, but there is 1 rank' "$SPD_RUN" -e tms_5-2 --data_parallelism 2 --out "$dir/runs"
 wrong() { # PATTERN sed-script: a change that must be refused
     sed "$2" "$dir/short.yaml" >"$dir/wrong.yaml"
     refuses 3 "$1" "$SPD_RUN" --quiet --out "$dir/runs" "$dir/wrong.yaml"

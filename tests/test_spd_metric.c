@@ -66,10 +66,11 @@ static void test_similarity(void) {
     /* Two features in the plane, three components: feature 0 is matched exactly at half length, feature 1 at 45 degrees with its
      * own length. */
     const float w[] = {1, 0, 0, 2}, v[] = {.5f, 0, 0, 0, 0, 1}, u[] = {1, 0, 0, 0, (float)M_SQRT2, (float)M_SQRT2};
-    double mmcs, ml2r;
-    pva_spd_similarity(2, 2, 3, w, v, u, &mmcs, &ml2r);
+    double mmcs, ml2r, spread;
+    pva_spd_similarity(2, 2, 3, w, v, u, &mmcs, &ml2r, &spread);
     CHECK_NEAR(mmcs, (1 + M_SQRT1_2) / 2, 1e-7);
     CHECK_NEAR(ml2r, (0.5 + 1) / 2, 1e-7);
+    CHECK_NEAR(spread, 0.5 * M_SQRT1_2, 1e-7);
 }
 
 static void test_crc(void) {

@@ -25,7 +25,7 @@ extern "C" {
 struct pva_spd_experiment {
     const char *key; /* "tms_5-2" */
     const char *title;
-    double minutes;      /* expected on the reference's GPU */
+    double minutes;      /* expected of one core; see tests/bench/RESULTS.md */
     const char *expects; /* what a perfect result looks like, one line */
     const char *config;  /* the decomposition's settings, YAML */
 };
@@ -88,7 +88,7 @@ char *pva_spd_config_print(const struct pva_spd_config *c);
 /* ---- sweeps: a YAML of `global:` and one section per experiment, leaves `{values: [...]}` ---- */
 
 struct pva_spd_sweep_run {
-    char *name, *experiment, *config, *parameters; /* config: YAML to parse; parameters: what the sweep set, JSON */
+    char *name, *experiment, *config, *parameters; /* config: YAML to parse; parameters: what the sweep set, a JSON object, which is YAML */
 };
 /* All runs of `keys` under the grid in `path`, experiments in the order given, the last parameter varying fastest. Owned by the
  * caller. */
@@ -158,7 +158,7 @@ struct pva_spd_settings {
 struct pva_spd_result {
     double faithfulness, stochastic_recon, stochastic_recon_layerwise, importance_minimality;
     double ci_error, ci_error_02; /* NAN where not defined */
-    double mmcs, ml2r;            /* TMS: smallest over the two matrices that the features live in; NAN else */
+    double mmcs, ml2r, ml2r_spread; /* TMS, linear1 decomposed: see pva_spd_similarity; NAN else */
     double l0[PVA_SPD_MAX_MODULES];
     int n_modules;
     int64_t step;
@@ -182,9 +182,10 @@ void pva_spd_permute_dense(int n, int m, const double *matrix, int *order); /* b
 int pva_spd_identity_error(int n, int m, const double *ci, double tol, int64_t *out, struct pva_error *err);
 int64_t pva_spd_dense_error(int n, int m, const double *ci, int k, double tol);
 /* Paper, Table 1. w: [n_features, d] one row per feature; v: [n_features, C]; u: [C, d]. For each feature the component with the
- * largest cosine of its contribution v[j][c] u[c] with w[j]: mean cosine, and mean ratio of lengths. */
+ * largest cosine of its contribution v[j][c] u[c] with w[j]: mean cosine, and mean ratio of lengths. spread: standard deviation
+ * of the ratio over features, which is what stands behind the paper's +-. */
 void pva_spd_similarity(int n_features, int d, int n_components, const float *w, const float *v, const float *u, double *mmcs,
-                        double *ml2r);
+                        double *ml2r, double *spread);
 
 /* ---- TensorBoard event files: TFRecord with masked CRC-32C, scalar summaries ---- */
 

@@ -120,7 +120,8 @@ int64_t pva_spd_dense_error(int n, int m, const double *ci, int k, double tol) {
 }
 
 void pva_spd_similarity(int n_features, int d, int n_components, const float *w, const float *v, const float *u, double *mmcs,
-                        double *ml2r) {
+                        double *ml2r, double *spread) {
+    double squares = 0;
     *mmcs = *ml2r = 0;
     for (int j = 0; j < n_features; j++) {
         double best = -INFINITY, ratio = 0, length = 0;
@@ -139,5 +140,7 @@ void pva_spd_similarity(int n_features, int d, int n_components, const float *w,
         }
         *mmcs += best / n_features;
         *ml2r += ratio / n_features;
+        squares += ratio * ratio;
     }
+    *spread = n_features > 1 ? sqrt(fmax(0, squares - n_features * *ml2r * *ml2r) / (n_features - 1)) : 0;
 }

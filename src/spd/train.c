@@ -147,7 +147,7 @@ static int finish(struct spd_run *r, const struct step *last, struct pva_spd_res
     out->stochastic_recon = last->sums.terms[SPD_STOCHASTIC_RECON];
     out->stochastic_recon_layerwise = last->sums.terms[SPD_STOCHASTIC_RECON_LAYERWISE];
     out->importance_minimality = importance_sum(r, &last->sums);
-    out->ci_error = out->ci_error_02 = out->mmcs = out->ml2r = NAN;
+    out->ci_error = out->ci_error_02 = out->mmcs = out->ml2r = out->ml2r_spread = NAN;
     out->n_modules = e->n_modules;
     for (int k = 0; k < e->n_modules; k++) {
         out->l0[k] = 0;
@@ -157,33 +157,16 @@ static int finish(struct spd_run *r, const struct step *last, struct pva_spd_res
     if (!status && r->config->want_identity) status = spd_ci_error(r, lower, 0.1, NULL, &out->ci_error, err);
     if (!status && r->config->want_identity) status = spd_ci_error(r, lower, 0.2, NULL, &out->ci_error_02, err);
     for (int m = 0; m < e->n_modules; m++) free(lower[m]), free(upper[m]);
-    if (status || r->target->residual) return status;
-    const int F = r->target->n_features, H = r->target->n_hidden, C = e->C;
-    for (int i = 0; i < e->n_modules; i++) {
-        const struct spd_module *m = &e->modules[i];
-        int is_first = m->layer == 0;
-        if (!is_first && m->layer != r->target->n_layers - 1) continue; /* features live in the first and the last matrix */
-        float *w = malloc((size_t)F * (size_t)H * sizeof *w), *v = malloc((size_t)F * (size_t)C * sizeof *v),
-              *u = malloc((size_t)C * (size_t)H * sizeof *u);
-        if (!w || !v || !u) status = pva_fail(err, PVA_IO, "out of memory");
-        for (int f = 0; f < F && !status; f++) {
-            for (int h = 0; h < H; h++)
-                w[f * H + h] =
-                    is_first ? r->target->layers[m->layer].weight[f * H + h] : r->target->layers[m->layer].weight[h * F + f];
-            for (int c = 0; c < C; c++)
-                v[f * C + c] = (float)(is_first ? e->params[m->v + (size_t)(f * C + c)] : e->params[m->u + (size_t)(c * F + f)]);
-        }
-        for (int c = 0; c < C && !status; c++)
-            for (int h = 0; h < H; h++)
-                u[c * H + h] = (float)(is_first ? e->params[m->u + (size_t)(c * H + h)] : e->params[m->v + (size_t)(h * C + c)]);
-        double mmcs, ml2r;
-        if (!status) {
-            pva_spd_similarity(F, H, C, w, v, u, &mmcs, &ml2r);
-            if (isnan(out->mmcs) || mmcs < out->mmcs) out->mmcs = mmcs;
-            if (isnan(out->ml2r) || ml2r < out->ml2r) out->ml2r = ml2r;
-        }
-        free(w), free(v), free(u);
-    }
+    const struct spd_module *first = &e->modules[0];
+    if (status || r->target->residual || first->layer != 0) return status;
+    float *v = malloc((size_t)first->d_in * (size_t)e->C * sizeof *v), *u = malloc((size_t)first->d_out * (size_t)e->C * sizeof *u);
+    if (!v || !u) status = pva_fail(err, PVA_IO, "out of memory");
+    for (int k = 0; k < first->d_in * e->C && !status; k++) v[k] = (float)e->params[first->v + (size_t)k];
+    for (int k = 0; k < first->d_out * e->C && !status; k++) u[k] = (float)e->params[first->u + (size_t)k];
+    if (!status)
+        pva_spd_similarity(first->d_in, first->d_out, e->C, r->target->layers[0].weight, v, u, &out->mmcs, &out->ml2r,
+                           &out->ml2r_spread);
+    free(v), free(u);
     return status;
 }
 
