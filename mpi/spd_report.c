@@ -225,10 +225,14 @@ static void draw_bins(struct run *r, struct pva_html *page, const char *name, en
     for (int m = 0; m < columns && m < r->n_modules; m++) {
         char own[200], heading[200];
         struct pva_series series = {.kind = kind, .colour = PVA_BLUE, .n = n, .x = bins, .y = counts[m]};
+        double most = 1;
+        for (int i = 0; i < n; i++) most = fmax(most, counts[m][i]);
+        const double width = n > 1 ? bins[1] - bins[0] : 1, across[2] = {-width, bins[n - 1] + 2 * width}, up[2] = {0.5, 2 * most};
         snprintf(own, sizeof own, "%s_%s", name, r->modules[m]);
         snprintf(heading, sizeof heading, "%s: %s", r->modules[m], title);
         struct pva_figure figure = {
-            .title = heading, .x_label = x_label, .y_label = y_label, .y_logarithmic = 1, .series = &series, .n_series = 1};
+            .title = heading, .x_label = x_label, .y_label = y_label, .x_range = across, .y_range = up, .y_logarithmic = 1,
+            .series = &series, .n_series = 1};
         picture(r, page, own, &figure, heading);
     }
 }
@@ -308,11 +312,63 @@ static void draw_vectors(struct run *r, struct pva_html *page, const struct pva_
     }
     snprintf(svg, sizeof svg, "%s/vectors.svg", r->figures);
     if (spd_arrows(n, x, y, group, "Features in the hidden plane", svg, &err)) pva_log(PVA_LOG_WARNING, "%s", err.msg);
-    pva_html_section(page, "vectors", "Features");
-    pva_html_row_begin(page);
     pva_html_picture(page, svg, NULL, "An arrow per feature: the target's weights, the components' and their sum", NULL);
-    pva_html_row_end(page);
     free(x), free(y), free(group), free(v.values), free(u.values);
+}
+
+/* The same for the first features of the first block, each neuron a point. target, own: [feature][neuron]. */
+static void draw_stripes(struct run *r, struct pva_html *page, const struct pva_spd_target *t, const double *target,
+                         const double *own) {
+    enum { MOST = 10 };
+    const int M = t->n_hidden, n = (t->n_features < MOST ? t->n_features : MOST) * M;
+    double *left = malloc((size_t)n * sizeof *left), *right = malloc((size_t)n * sizeof *right);
+    PVA_ASSERT(left && right);
+    for (int i = 0; i < n; i++) left[i] = i / M - 0.15, right[i] = i / M + 0.15;
+    struct pva_series series[2] = {{.label = "target", .kind = PVA_SERIES_POINTS, .colour = PVA_GREY, .n = n, .x = left, .y = target},
+                                   {.label = "its component", .kind = PVA_SERIES_POINTS, .colour = PVA_BLUE, .n = n, .x = right, .y = own}};
+    struct pva_figure figure = {.title = "Neuron contributions, first features",
+                                .x_label = "feature",
+                                .y_label = "contribution of each neuron",
+                                .series = series,
+                                .n_series = 2};
+    picture(r, page, "neuron_stripes", &figure, figure.title);
+    free(left);
+    free(right);
+}
+
+/* What MMCS and ML2R are means of: per feature of a TMS the best component's cosine and its length beside the target's. */
+static void draw_similarity(struct run *r, struct pva_html *page, const struct pva_spd_target *t) {
+    struct spd_matrix_file v, u;
+    char csv[4096];
+    if (t->residual || read_newest(r, "V_linear1", &v, csv)) return;
+    if (read_newest(r, "U_linear1", &u, csv)) {
+        free(v.values);
+        return;
+    }
+    const int F = t->n_features, H = t->n_hidden, C = v.n_cols, fits = v.n_rows == F && u.n_rows == H && u.n_cols == C;
+    float *own = malloc((size_t)C * sizeof *own), *rows = malloc((size_t)C * (size_t)H * sizeof *rows);
+    double place[512], cosine[512], ratio[512], spread, one = 1;
+    PVA_ASSERT(own && rows);
+    for (int c = 0; c < C && fits; c++)
+        for (int h = 0; h < H; h++) rows[c * H + h] = (float)u.values[h * C + c];
+    for (int f = 0; f < F && fits; f++) {
+        for (int c = 0; c < C; c++) own[c] = (float)v.values[f * C + c];
+        place[f] = f;
+        pva_spd_similarity(1, H, C, t->layers[0].weight + (size_t)f * (size_t)H, own, rows, &cosine[f], &ratio[f], &spread);
+    }
+    struct pva_series series[3] = {
+        {.label = "cosine", .kind = PVA_SERIES_POINTS, .colour = PVA_BLUE, .n = F, .x = place, .y = cosine},
+        {.label = "ratio of lengths", .kind = PVA_SERIES_POINTS, .colour = PVA_ORANGE, .n = F, .x = place, .y = ratio},
+        {.kind = PVA_SERIES_LEVEL, .colour = PVA_GREY, .dashed = 1, .n = 1, .y = &one}};
+    const double across[2] = {-1, F};
+    struct pva_figure figure = {.title = "Best component of each feature",
+                                .x_label = "feature",
+                                .y_label = "component against target",
+                                .x_range = across,
+                                .series = series,
+                                .n_series = 3};
+    if (fits) picture(r, page, "similarity", &figure, figure.title);
+    free(own), free(rows), free(v.values), free(u.values);
 }
 
 /* NeuronContribution(i) = (W_U[:, i] W_out) o (W_in W_E[i, :]) for feature i: the target's, against that of the one component of
@@ -386,10 +442,8 @@ static void draw_contributions(struct run *r, struct pva_html *page, const struc
                                        {.kind = PVA_SERIES_LINE, .colour = PVA_GREY, .dashed = 1, .n = 2, .x = ends, .y = ends}};
         struct pva_figure figure = {
             .title = title, .x_label = "target", .y_label = "its component", .series = series, .n_series = 2};
-        pva_html_section(page, "contributions", "Neurons");
-        pva_html_row_begin(page);
         picture(r, page, "neuron_contributions", &figure, title);
-        pva_html_row_end(page);
+        draw_stripes(r, page, t, x, y);
     }
     free(x);
     free(y);
@@ -429,8 +483,12 @@ static int write_single(struct run *r, const char *title, const char *path, stru
     pva_html_row_end(page);
     draw_importances(r, page);
     if (!pva_spd_target_load(r->directory, &t, &no_target)) {
+        pva_html_section(page, "beside", "Beside the target");
+        pva_html_row_begin(page);
         draw_vectors(r, page, &t);
+        draw_similarity(r, page, &t);
         draw_contributions(r, page, &t);
+        pva_html_row_end(page);
         pva_spd_target_free(&t);
     }
     if (r->no_gnuplot) pva_html_paragraph(page, "warning", "gnuplot was not found: the curves are in figures/ as CSV only.");
