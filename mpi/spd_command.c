@@ -473,7 +473,7 @@ int spd_command(int argc, char **argv, struct pva_error *err) {
         pva_options_print_help("spd-run", synopsis, tables, stdout);
         printf("\nexperiments:\n");
         for (int i = 0; pva_spd_experiment_at(i); i++)
-            printf("  %-13s %s; about %.2g minutes of one core\n                %s\n", pva_spd_experiment_at(i)->key,
+            printf("  %-13s %s; about %g minutes of one core\n                %s\n", pva_spd_experiment_at(i)->key,
                    pva_spd_experiment_at(i)->title, pva_spd_experiment_at(i)->minutes, pva_spd_experiment_at(i)->expects);
     } else if (!status && pva_options_wants_config(o)) {
         pva_options_print_config(o, stdout);
