@@ -227,12 +227,18 @@ static void draw_bins(struct run *r, struct pva_html *page, const char *name, en
         struct pva_series series = {.kind = kind, .colour = PVA_BLUE, .n = n, .x = bins, .y = counts[m]};
         double most = 1;
         for (int i = 0; i < n; i++) most = fmax(most, counts[m][i]);
-        const double width = n > 1 ? bins[1] - bins[0] : 1, across[2] = {-width, bins[n - 1] + 2 * width}, up[2] = {0.5, 2 * most};
+        const double width = n > 1 ? bins[1] - bins[0] : 1, across[2] = {-width, bins[n - 1] + 2 * width},
+                     up[2] = {0.5, 2 * most};
         snprintf(own, sizeof own, "%s_%s", name, r->modules[m]);
         snprintf(heading, sizeof heading, "%s: %s", r->modules[m], title);
-        struct pva_figure figure = {
-            .title = heading, .x_label = x_label, .y_label = y_label, .x_range = across, .y_range = up, .y_logarithmic = 1,
-            .series = &series, .n_series = 1};
+        struct pva_figure figure = {.title = heading,
+                                    .x_label = x_label,
+                                    .y_label = y_label,
+                                    .x_range = across,
+                                    .y_range = up,
+                                    .y_logarithmic = 1,
+                                    .series = &series,
+                                    .n_series = 1};
         picture(r, page, own, &figure, heading);
     }
 }
@@ -324,8 +330,9 @@ static void draw_stripes(struct run *r, struct pva_html *page, const struct pva_
     double *left = malloc((size_t)n * sizeof *left), *right = malloc((size_t)n * sizeof *right);
     PVA_ASSERT(left && right);
     for (int i = 0; i < n; i++) left[i] = i / M - 0.15, right[i] = i / M + 0.15;
-    struct pva_series series[2] = {{.label = "target", .kind = PVA_SERIES_POINTS, .colour = PVA_GREY, .n = n, .x = left, .y = target},
-                                   {.label = "its component", .kind = PVA_SERIES_POINTS, .colour = PVA_BLUE, .n = n, .x = right, .y = own}};
+    struct pva_series series[2] = {
+        {.label = "target", .kind = PVA_SERIES_POINTS, .colour = PVA_GREY, .n = n, .x = left, .y = target},
+        {.label = "its component", .kind = PVA_SERIES_POINTS, .colour = PVA_BLUE, .n = n, .x = right, .y = own}};
     struct pva_figure figure = {.title = "Neuron contributions, first features",
                                 .x_label = "feature",
                                 .y_label = "contribution of each neuron",
@@ -525,8 +532,12 @@ static void draw_together(struct run *runs, int n, struct pva_html *page, const 
         }
         char name[32];
         snprintf(name, sizeof name, "together_%d", k);
-        struct pva_figure figure = {
-            .title = titles[k], .x_label = STEPS, .y_label = y[k], .y_logarithmic = k < 3, .series = series, .n_series = n_series};
+        struct pva_figure figure = {.title = titles[k],
+                                    .x_label = STEPS,
+                                    .y_label = y[k],
+                                    .y_logarithmic = k < 3,
+                                    .series = series,
+                                    .n_series = n_series};
         picture(&all, page, name, &figure, titles[k]);
     }
     pva_html_row_end(page);
@@ -580,7 +591,9 @@ int spd_report(const char *const *directories, int n, const char *title, const c
         status = open_run(directories[opened], &runs[opened], err);
         set_link(&runs[opened], path);
     }
-    if (!status) status = n == 1 ? write_single(&runs[0], title ? title : runs[0].name, path, err) : write_comparison(runs, n, title, path, err);
+    if (!status)
+        status = n == 1 ? write_single(&runs[0], title ? title : runs[0].name, path, err)
+                        : write_comparison(runs, n, title, path, err);
     for (int i = 0; i < opened; i++) close_run(&runs[i]);
     free(runs);
     return status;

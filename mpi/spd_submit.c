@@ -26,8 +26,8 @@ static int find_script(char path[4096], struct pva_error *err) {
         snprintf(path, 4096, "%s/%s", program, places[i]);
         if (!access(path, X_OK)) return PVA_OK;
     }
-    return pva_fail(err, PVA_USAGE, "%s/%s and %s are not there: submit with your copy of spd.sh, or run here with --local", program,
-                    places[0], places[1]);
+    return pva_fail(err, PVA_USAGE, "%s/%s and %s are not there: submit with your copy of spd.sh, or run here with --local",
+                    program, places[0], places[1]);
 }
 
 static char *copy(const char *text) {
@@ -77,8 +77,9 @@ int spd_submit(const struct pva_options *o, const struct pva_option *options, st
     words[n++] = copy("--");
     for (const struct pva_option *x = options; x->name; x++) {
         if (!pva_options_is_set(o, x->name) || is_consumed(x->name)) continue;
-        const int made = x->type == PVA_OPT_FLAG ? asprintf(&words[n++], "--%s%s", pva_options_flag(o, x->name) ? "" : "no-", x->name)
-                                           : asprintf(&words[n++], "--%s=%s", x->name, pva_options_text(o, x->name));
+        const int made = x->type == PVA_OPT_FLAG
+                             ? asprintf(&words[n++], "--%s%s", pva_options_flag(o, x->name) ? "" : "no-", x->name)
+                             : asprintf(&words[n++], "--%s=%s", x->name, pva_options_text(o, x->name));
         if (made < 0) return pva_fail(err, PVA_IO, "out of memory");
     }
     words[n] = NULL;

@@ -86,7 +86,8 @@ static void draw_responses(struct drawing *d) {
     const double limits[3] = {0.1, 0.3, INFINITY};
     const enum pva_colour colours[3] = {PVA_GREEN, PVA_ORANGE, PVA_RED};
     const char *const labels[3] = {"within 0.1", "within 0.3", "beyond"};
-    double *x = calloc((size_t)F, sizeof *x), *place = calloc(3 * (size_t)F, sizeof *place), *height = calloc(3 * (size_t)F, sizeof *height);
+    double *x = calloc((size_t)F, sizeof *x), *place = calloc(3 * (size_t)F, sizeof *place),
+           *height = calloc(3 * (size_t)F, sizeof *height);
     struct spd_matrix_file m = {F, F, calloc((size_t)F * (size_t)F, sizeof(double))};
     PVA_ASSERT(x && place && height && m.values);
     int n[3] = {0};
@@ -114,8 +115,8 @@ static void draw_responses(struct drawing *d) {
                                                      .n = n[k],
                                                      .x = place + k * F,
                                                      .y = height + k * F};
-    series[n_series++] = (struct pva_series){
-        .label = "label", .kind = PVA_SERIES_LEVEL, .colour = PVA_GREY, .dashed = 1, .n = 1, .y = &wanted};
+    series[n_series++] =
+        (struct pva_series){.label = "label", .kind = PVA_SERIES_LEVEL, .colour = PVA_GREY, .dashed = 1, .n = 1, .y = &wanted};
     draw(d, "feature_representation_analysis",
          &(struct pva_figure){.title = "Each feature alone, at 0.75",
                               .x_label = "feature",
@@ -174,7 +175,8 @@ int spd_target_report(const struct pva_spd_target *t, const char *directory, str
     if (pva_html_open(path, title, &d.page, err)) return err->code;
     pva_html_figures_begin(d.page);
     pva_html_figure_number(d.page, "Loss", "mean of the last batches", "%.3g", t->loss);
-    pva_html_figure_number(d.page, "Seed", t->residual ? NULL : "the first from the one asked for that represents every feature", "%lld", (long long)t->seed);
+    pva_html_figure_number(d.page, "Seed", t->residual ? NULL : "the first from the one asked for that represents every feature",
+                           "%lld", (long long)t->seed);
     pva_html_figures_end(d.page);
     pva_html_section(d.page, "features", "Features");
     pva_html_row_begin(d.page);

@@ -163,7 +163,7 @@ int main(void) {
         CHECK_INT(run(&c, &t, one, 1, -1), PVA_OK);
         CHECK_INT(run(&c, &t, two, 2, 3), PVA_STOPPED);
         CHECK_INT(run(&c, &t, two, 1, STEPS), PVA_STOPPED);
-        CHECK_INT(run(&c, &t, two, 3, -1), PVA_OK);
+        CHECK_INT(run(&c, &t, two, 2, -1), PVA_OK);
         compare(one, two);
         pva_spd_target_free(&t);
         pva_spd_config_free(&c);

@@ -88,7 +88,8 @@ char *pva_spd_config_print(const struct pva_spd_config *c);
 /* ---- sweeps: a YAML of `global:` and one section per experiment, leaves `{values: [...]}` ---- */
 
 struct pva_spd_sweep_run {
-    char *name, *experiment, *config, *parameters; /* config: YAML to parse; parameters: what the sweep set, a JSON object, which is YAML */
+    char *name, *experiment, *config,
+        *parameters; /* config: YAML to parse; parameters: what the sweep set, a JSON object, which is YAML */
 };
 /* All runs of `keys` under the grid in `path`, experiments in the order given, the last parameter varying fastest. Owned by the
  * caller. */
@@ -157,7 +158,7 @@ struct pva_spd_settings {
 
 struct pva_spd_result {
     double faithfulness, stochastic_recon, stochastic_recon_layerwise, importance_minimality;
-    double ci_error, ci_error_02; /* NAN where not defined */
+    double ci_error, ci_error_02;   /* NAN where not defined */
     double mmcs, ml2r, ml2r_spread; /* TMS, linear1 decomposed: see pva_spd_similarity; NAN else */
     double l0[PVA_SPD_MAX_MODULES];
     int n_modules;

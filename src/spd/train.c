@@ -159,7 +159,8 @@ static int finish(struct spd_run *r, const struct step *last, struct pva_spd_res
     for (int m = 0; m < e->n_modules; m++) free(lower[m]), free(upper[m]);
     const struct spd_module *first = &e->modules[0];
     if (status || r->target->residual || first->layer != 0) return status;
-    float *v = malloc((size_t)first->d_in * (size_t)e->C * sizeof *v), *u = malloc((size_t)first->d_out * (size_t)e->C * sizeof *u);
+    float *v = malloc((size_t)first->d_in * (size_t)e->C * sizeof *v),
+          *u = malloc((size_t)first->d_out * (size_t)e->C * sizeof *u);
     if (!v || !u) status = pva_fail(err, PVA_IO, "out of memory");
     for (int k = 0; k < first->d_in * e->C && !status; k++) v[k] = (float)e->params[first->v + (size_t)k];
     for (int k = 0; k < first->d_out * e->C && !status; k++) u[k] = (float)e->params[first->u + (size_t)k];
