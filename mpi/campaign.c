@@ -253,10 +253,20 @@ void campaign_close(struct campaign *c, struct pva_error *err) {
 
 /* ---- running ---- */
 
+/* Items of one problem go together: they have the prompt in common. */
+static int plan_work(const struct campaign *c, struct schedule **schedule, struct pva_error *err) {
+    int64_t *problems = malloc(((size_t)c->what.n + 1) * sizeof *problems);
+    if (!problems) return pva_fail(err, PVA_IO, "out of memory");
+    for (int64_t i = 0; i < c->what.n; i++) problems[i] = problem_of(c, i);
+    schedule_create(c->what.n, c->what.costs, problems, c->states, c->par->size, schedule, err);
+    free(problems);
+    return err->code;
+}
+
 int campaign_run(struct campaign *c, int *outcome, struct pva_error *err) {
     struct schedule *schedule = NULL;
     *outcome = DISPATCH_COMPLETE;
-    if (c->par->rank == 0) schedule_create(c->what.n, c->what.costs, c->states, c->par->size, &schedule, err);
+    if (c->par->rank == 0) plan_work(c, &schedule, err);
     if (par_agree(c->par, "plan work", err)) return err->code;
     if (c->done_at_start && c->par->rank == 0 && !c->quiet)
         fprintf(stderr, "pva-mpi: %s: resuming: %lld of %lld %s are done\n", c->what.phase, (long long)c->done_at_start, (long long)c->what.n, c->what.unit);
