@@ -8,9 +8,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { PAGE = 32, N_PROMPTS = 7, N_ARMS = 6, N_REQUESTS = N_PROMPTS * N_ARMS, MAX_TOKENS = 128, MAX_NEW = 14, D = 48, LAYERS = 4 };
+enum { PAGE = 32, N_PROMPTS = 8, N_ARMS = 6, N_REQUESTS = N_PROMPTS * N_ARMS, MAX_TOKENS = 128, MAX_NEW = 14, D = 48, LAYERS = 4 };
 
-static const int64_t lengths[N_PROMPTS] = {1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 2 * PAGE + 1, 3 * PAGE + 4};
+static const int64_t lengths[N_PROMPTS] = {1, PAGE - 1, PAGE, PAGE + 1, 2 * PAGE, 2 * PAGE + 1, 3 * PAGE + 4, 3 * PAGE + 4};
 
 static const struct pva_model *model;
 static struct pva_error err;
@@ -60,9 +60,9 @@ struct run {
     float temperature;
 };
 
-/* Arm 0 has no intervention, arm 1 the second; the others the first: a placebo, a push, the same push, another direction. */
+/* Arm 0 has no intervention, arm 1 the second; the others the first: a placebo, a push, the same push, as much in another direction. */
 static void set_arm(int arm, struct pva_request *q) {
-    static const float coefficients[N_ARMS] = {0, -2, 0, 2, 2, 3};
+    static const float coefficients[N_ARMS] = {0, -2, 0, 2, 2, 2};
     q->intervention = arm == 0 ? -1 : arm == 1;
     q->direction = arm == 5;
     q->coefficient = coefficients[arm];
@@ -94,7 +94,8 @@ static struct pva_generator_stats run_all(const struct run *r) {
     for (int i = 0; i < N_REQUESTS; i++) {
         int64_t n = lengths[i / N_ARMS];
         int32_t ids[MAX_TOKENS];
-        for (int64_t j = 0; j < n; j++) ids[j] = (int32_t)(4 + (j * 37 + i / N_ARMS * 11) % 200); /* no two prompts begin alike */
+        /* No two prompts begin alike; the last two go on alike after a page. */
+        for (int64_t j = 0; j < n; j++) ids[j] = (int32_t)(4 + (j * 37 + (j < PAGE || i / N_ARMS < N_PROMPTS - 1 ? i / N_ARMS : N_PROMPTS - 2) * 11) % 200);
         struct pva_request q = {.id = i, .seed = 9, .item = (uint32_t)(i / N_ARMS), .sample = (uint32_t)(i % N_ARMS), .prompt = ids, .n_prompt = n,
                                 .max_tokens = n + MAX_NEW, .temperature = r->temperature};
         set_arm(i % N_ARMS, &q);
