@@ -263,6 +263,15 @@ static int plan_work(const struct campaign *c, struct schedule **schedule, struc
     return err->code;
 }
 
+static void log_work(const struct campaign *c) {
+    struct pva_generator_stats s;
+    pva_generator_get_stats(c->generator, &s);
+    double visits = (double)pva_session_visits(pva_generator_session(c->generator), PVA_RESID_PRE), all = visits + (double)s.shared_visits;
+    pva_log(PVA_LOG_INFO, "this rank: %lld new tokens; of prompts %lld tokens computed and %lld shared; %.1f %% of %.0f (layer, position) pairs shared; %lld evictions",
+            (long long)s.new_tokens, (long long)s.prompt_tokens, (long long)s.shared_tokens, all > 0 ? 100 * (double)s.shared_visits / all : 0.0, all,
+            (long long)s.evictions);
+}
+
 int campaign_run(struct campaign *c, int *outcome, struct pva_error *err) {
     struct schedule *schedule = NULL;
     *outcome = DISPATCH_COMPLETE;
@@ -275,6 +284,7 @@ int campaign_run(struct campaign *c, int *outcome, struct pva_error *err) {
     run_loop(c, d, err);
     *outcome = dispatch_close(&d);
     schedule_free(&schedule);
+    log_work(c);
     struct pva_error late = {0};
     if (c->par->rank == 0 && store_snapshot_wait(c->results, &late)) pva_log(PVA_LOG_WARNING, "a snapshot could not be written: %s", late.msg);
     return par_agree(c->par, "compute", err);
