@@ -267,7 +267,8 @@ static void log_work(const struct campaign *c) {
     struct pva_generator_stats s;
     pva_generator_get_stats(c->generator, &s);
     double visits = (double)pva_session_visits(pva_generator_session(c->generator), PVA_RESID_PRE), all = visits + (double)s.shared_visits;
-    pva_log(PVA_LOG_INFO, "this rank: %lld new tokens; of prompts %lld tokens computed and %lld shared; %.1f %% of %.0f (layer, position) pairs shared; %lld evictions",
+    pva_log(PVA_LOG_INFO,
+            "this rank: %lld new tokens; of prompts %lld tokens computed and %lld shared; %.1f %% of %.0f (layer, position) pairs shared; %lld evictions",
             (long long)s.new_tokens, (long long)s.prompt_tokens, (long long)s.shared_tokens, all > 0 ? 100 * (double)s.shared_visits / all : 0.0, all,
             (long long)s.evictions);
 }

@@ -107,7 +107,8 @@ static int open_intervention(struct pva_generator *g, const struct pva_model *m,
     int n_layers = pva_model_get_config(m)->n_layers;
     if (from->layer < 0 || from->layer >= n_layers)
         return pva_fail(err, PVA_USAGE, "intervention at layer %d: the model has layers 0 to %d", from->layer, n_layers - 1);
-    PVA_ASSERT(from->action != PVA_HOOK_CAPTURE && from->n_directions > 0 && from->n_directions < 1 << 20 && from->positions != PVA_POSITIONS_LAST_GENERATED);
+    PVA_ASSERT(from->action != PVA_HOOK_CAPTURE && from->positions != PVA_POSITIONS_LAST_GENERATED);
+    PVA_ASSERT(from->n_directions > 0 && from->n_directions < 1 << 20); /* change_at */
     size_t bytes = (size_t)(from->n_directions * g->d_model) * sizeof(float);
     to->what = *from;
     to->what.directions = NULL;
@@ -275,7 +276,9 @@ static uint64_t change_at(const struct pva_generator *g, const struct pva_reques
     return (uint64_t)(q->intervention + 1) << 52 | (uint64_t)q->direction << 32 | coefficient;
 }
 
-static int changed_layer(const struct pva_generator *g, const struct pva_request *q) { return q->intervention < 0 ? 0 : g->interventions[q->intervention].first_layer; }
+static int changed_layer(const struct pva_generator *g, const struct pva_request *q) {
+    return q->intervention < 0 ? 0 : g->interventions[q->intervention].first_layer;
+}
 
 static int capture_due(const struct pva_generator *g, const struct sequence *q, int64_t position) {
     return g->n_marked && position >= q->captured_until && position_matches(g->settings.capture.positions, position, q->request.n_prompt);
@@ -299,7 +302,7 @@ int pva_generator_submit(struct pva_generator *g, const struct pva_request *r, s
                         (long long)(s->kv_positions > 0 && s->kv_positions < s->max_positions ? s->kv_positions : s->max_positions));
     if (r->n_prompt >= r->max_tokens)
         return pva_fail(err, PVA_INPUT, "the prompt has %lld tokens, the whole sequence may have %lld", (long long)r->n_prompt, (long long)r->max_tokens);
-    PVA_ASSERT(r->intervention < g->settings.n_interventions && r->intervention < 4095);
+    PVA_ASSERT(r->intervention < g->settings.n_interventions && r->intervention < 4095); /* change_at */
     if (r->intervention >= 0) PVA_ASSERT(r->direction >= 0 && r->direction < g->interventions[r->intervention].what.n_directions);
     struct sequence *q = calloc(1, sizeof *q);
     int32_t *prompt = malloc((size_t)r->n_prompt * sizeof *prompt), *tokens = malloc((size_t)r->max_tokens * sizeof *tokens);
@@ -562,8 +565,7 @@ int pva_generator_step(struct pva_generator *g, int *busy, struct pva_error *err
     int n_hooks = 0;
     admit(g);
     plan_rows(g);
-    if (plan_interventions(g, &n_hooks, err) || plan_capture(g, &n_hooks, err) ||
-        pva_session_run(g->session, g->hooks, n_hooks, err))
+    if (plan_interventions(g, &n_hooks, err) || plan_capture(g, &n_hooks, err) || pva_session_run(g->session, g->hooks, n_hooks, err))
         return err->code;
     int64_t prompt_rows = 0;
     for (int64_t r = 0; r < g->n_rows; r++) {

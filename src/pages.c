@@ -81,7 +81,8 @@ int32_t pages_find(const struct pages *p, uint64_t parent, const int32_t *tokens
     uint64_t key = key_of(parent, tokens, changes);
     for (int64_t i = 0; i < p->n; i++) {
         const struct page *at = &p->all[i];
-        if (p->keys[i] == key && at->parent == parent && !memcmp(at->tokens, tokens, sizeof at->tokens) && !memcmp(at->changes, changes, sizeof at->changes))
+        if (p->keys[i] == key && at->parent == parent && !memcmp(at->tokens, tokens, sizeof at->tokens) &&
+            !memcmp(at->changes, changes, sizeof at->changes))
             return (int32_t)i;
     }
     return -1;

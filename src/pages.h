@@ -1,8 +1,9 @@
 /* pages.h - the pages of a paged cache: which are free, who holds them, and what they contain.
  *
- * A page is filled position by position with what determines its keys and values: the token and what acts on the row besides it (a number, 0 for
- * nothing), after all positions of the page before. Two pages with the same contents hold the same bits, so a sequence may hold another's page instead of
- * computing it. A page that nobody holds keeps its contents, and can be found, until it is the free page unused for longest and is taken for something else.
+ * A page is filled position by position with what determines its keys and values: the token and what acts on the row besides it
+ * (a number, 0 for nothing), after all positions of the page before. Two pages with the same contents hold the same bits, so a
+ * sequence may hold another's page instead of computing it. A page that nobody holds keeps its contents, and can be found, until
+ * it is the free page unused for longest and is taken for something else.
  */
 #ifndef PAGES_H
 #define PAGES_H
