@@ -14,11 +14,10 @@
 
 extern char **environ;
 
-static const char *const colours[PVA_N_COLOURS] = {"#3b7dd8", "#d9822b", "#2f9e6e", "#d64545", "#8e63ce", "#8a8f98"};
+const char *const pva_figure_colours[PVA_N_COLOURS] = {"#1b60fd", "#db7900", "#00a66a", "#c71f2c", "#b16ad2", "#646671"};
 
 /* gnuplot writes black where it means "the text's colour"; in the file that is what the reader has set. */
-static const char style[] = "<style>svg{color:#1c1e22;font-family:system-ui,sans-serif}@media(prefers-color-scheme:dark){svg{color:#e4e6ea}}"
-                            "@media print{svg{color:#000}}</style>\n";
+static const char style[] = "<style>svg{color:#1c1e22;font-family:system-ui,sans-serif}@media screen and (prefers-color-scheme:dark){svg{color:#e4e6ea}}</style>\n";
 
 static int has_y(enum pva_series_kind kind) { return kind != PVA_SERIES_BAND; }
 static int has_interval(enum pva_series_kind kind) { return kind == PVA_SERIES_INTERVALS || kind == PVA_SERIES_BAND; }
@@ -76,16 +75,16 @@ static void write_plot(FILE *out, const struct pva_figure *f) {
     fputs("plot ", out);
     for (int k = 0; k < f->n_series; k++) {
         const struct pva_series *s = &f->series[k];
-        const char *colour = colours[s->colour], *dash = s->dashed ? " dt 2" : "";
+        const char *colour = pva_figure_colours[s->colour], *dash = s->dashed ? " dt 2" : "";
         if (k) fputs(", ", out);
         if (s->kind == PVA_SERIES_LEVEL) fprintf(out, "%.9g with lines lw 1.5 lc rgb \"%s\"%s", s->y[0], colour, dash);
         else if (s->kind == PVA_SERIES_BAND) fprintf(out, "$s%d using 1:3:4 with filledcurves fs transparent solid 0.25 noborder lc rgb \"%s\"", k, colour);
         else if (s->kind == PVA_SERIES_INTERVALS) 
             fprintf(out, "$s%d using 1:3:(0):($4-$3) with vectors nohead lw 1.5 lc rgb \"%s\" notitle, $s%d using 1:2 with points pt 7 ps 0.6 lc rgb \"%s\"", k, colour,
                     k, colour);
-        else if (s->kind == PVA_SERIES_POINTS) fprintf(out, "$s%d using 1:2 with points pt 7 ps 0.5 lc rgb \"%s\"", k, colour);
-        else if (s->kind == PVA_SERIES_DOTS) fprintf(out, "$s%d using 1:2 with points pt 7 ps 0.2 lc rgb \"%s\"", k, colour);
-        else if (s->kind == PVA_SERIES_BARS) fprintf(out, "$s%d using 1:2 with boxes fs transparent solid 0.7 noborder lc rgb \"%s\"", k, colour);
+        else if (s->kind == PVA_SERIES_POINTS) fprintf(out, "$s%d using 1:2 with points pt 7 ps 0.6 lc rgb \"%s\"", k, colour);
+        else if (s->kind == PVA_SERIES_DOTS) fprintf(out, "$s%d using 1:2 with points pt 7 ps 0.35 lc rgb \"%s\"", k, colour);
+        else if (s->kind == PVA_SERIES_BARS) fprintf(out, "$s%d using 1:2 with boxes fs solid noborder lc rgb \"%s\"", k, colour);
         else {
             const char *with = s->kind == PVA_SERIES_LINE ? "lines" : s->kind == PVA_SERIES_STEPS ? "steps" : "linespoints pt 7 ps 0.4";
             fprintf(out, "$s%d using 1:2 with %s lw 2 lc rgb \"%s\"%s", k, with, colour, dash);
@@ -110,10 +109,10 @@ static void write_script(FILE *out, const struct pva_figure *f) {
     drawn.series = kept, drawn.n_series = 0;
     for (int k = 0; kept && k < f->n_series; k++)
         if (n_points(&f->series[k])) kept[drawn.n_series++] = f->series[k], keyed |= f->series[k].label != NULL;
-    fprintf(out, "set terminal svg size %d,%d dynamic noenhanced font \"sans-serif,14\" background \"#ffffff00\"\n", f->width ? f->width : 540,
-            f->height ? f->height : 350);
+    fprintf(out, "set terminal svg size %d,%d dynamic noenhanced font \"sans-serif,14\" background \"#ffffff00\"\n", f->width ? f->width : 460,
+            f->height ? f->height : 320);
     fputs("set encoding utf8\nset border 3\nset tics nomirror out\nset grid lc rgb \"#8a8f98\" lw 0.3\nset boxwidth 0.8 relative\nset samples 2\n", out);
-    if (keyed) fputs("set key outside above horizontal width -2 samplen 2\n", out);
+    if (keyed) fputs("set key below center horizontal Left reverse width -1 samplen 2\n", out);
     else fputs("unset key\n", out);
     if (f->title) fputs("set title ", out), text(out, f->title), fputc('\n', out);
     if (f->x_label) fputs("set xlabel ", out), text(out, f->x_label), fputc('\n', out);

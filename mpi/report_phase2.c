@@ -67,7 +67,7 @@ static void landscape_picture(struct report *r, const struct landscape *l) {
             {.label = "no separation", .kind = PVA_SERIES_LINE, .colour = PVA_GREY, .dashed = 1, .n = 2, .x = diagonal, .y = diagonal},
         };
         const struct pva_figure f = {.title = "Every latent of every layer", .x_label = "fires before a wrong program (fraction)", .y_label = "before a right one",
-                                     .x_range = diagonal, .y_range = diagonal, .width = 540, .height = 480, .series = series, .n_series = 3};
+                                     .x_range = diagonal, .y_range = diagonal, .width = 460, .height = 420, .series = series, .n_series = 3};
         char alt[300];
         snprintf(alt, sizeof alt, "Fraction of right against fraction of wrong problems at which each of %lld latents fires; those far from the diagonal separate the two.", (long long)l->n);
         report_picture(r, "latents", &f, alt, "Above the diagonal: more often before right programs. Grey: dropped by the filter on general text.");
@@ -80,7 +80,7 @@ static void layer_picture(struct report *r, const struct landscape *l) {
         {.label = "correct", .kind = PVA_SERIES_LINEPOINTS, .colour = PVA_BLUE, .n = l->n_layers, .x = l->x, .y = l->best_correct},
         {.label = "incorrect", .kind = PVA_SERIES_LINEPOINTS, .colour = PVA_RED, .n = l->n_layers, .x = l->x, .y = l->best_incorrect},
     };
-    const struct pva_figure f = {.title = "Best separation of each layer", .x_label = "layer", .y_label = "difference of firing fractions", .width = 540, .height = 480, .series = series,
+    const struct pva_figure f = {.title = "Best separation of each layer", .x_label = "layer", .y_label = "difference of firing fractions", .width = 460, .height = 420, .series = series,
                                  .n_series = 2};
     report_picture(r, "separation-by-layer", &f, "The largest separation among the latents of each layer, for latents that fire before right and before wrong programs.",
                    "After the filter on general text. The maximum of thousands of latents is large by chance alone: see the family-wise p.");

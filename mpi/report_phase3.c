@@ -132,9 +132,9 @@ static void curve_pictures(struct report *r, const json_t *predictors) {
             f1[k] = (struct pva_series){.label = s.names[k], .kind = PVA_SERIES_LINE, .colour = colour, .n = points, .x = said, .y = score};
         }
         roc[n] = (struct pva_series){.label = "chance", .kind = PVA_SERIES_LINE, .colour = PVA_GREY, .dashed = 1, .n = 2, .x = unit, .y = unit};
-        const struct pva_figure a = {.title = "ROC", .x_label = "false positive rate", .y_label = "true positive rate", .x_range = unit, .y_range = unit, .width = 540, .height = 480,
+        const struct pva_figure a = {.title = "ROC", .x_label = "false positive rate", .y_label = "true positive rate", .x_range = unit, .y_range = unit, .width = 460, .height = 420,
                                      .series = roc, .n_series = n + 1};
-        const struct pva_figure b = {.title = "Precision and recall", .x_label = "recall", .y_label = "precision", .x_range = unit, .y_range = unit, .width = 540, .height = 480,
+        const struct pva_figure b = {.title = "Precision and recall", .x_label = "recall", .y_label = "precision", .x_range = unit, .y_range = unit, .width = 460, .height = 420,
                                      .series = precision, .n_series = n};
         const struct pva_figure c = {.title = "F1 by threshold", .x_label = "fraction of problems above the threshold", .y_label = "F1", .x_range = unit, .y_range = unit, .series = f1,
                                      .n_series = n};
