@@ -102,17 +102,46 @@ static int n_points(const struct pva_series *s) {
     return n;
 }
 
+/* The key below the plot: how many entries fit beside each other, and so how much higher the picture is. Letters are about 7.5 wide in the picture's units. */
+static void key_layout(const struct pva_figure *f, int width, int *columns, int *rows) {
+    int n = 0, longest = 0;
+    for (int k = 0; k < f->n_series; k++) {
+        if (!f->series[k].label) continue;
+        int letters = (int)strlen(f->series[k].label);
+        if (letters > longest) longest = letters;
+        n++;
+    }
+    *columns = (int)((width - 80) / (60 + 7.5 * longest));
+    if (*columns < 1) *columns = 1;
+    if (*columns > n) *columns = n;
+    *rows = n ? (n + *columns - 1) / *columns : 0;
+}
+
+/* Names below the axis, slanted where they would meet. */
+static void write_names(FILE *out, const struct pva_figure *f, int width) {
+    double letters = 0;
+    for (int i = 0; i < f->n_x_names; i++) letters += (double)strlen(f->x_names[i]) + 1;
+    fprintf(out, "set xtics font \"sans-serif,13\"%s (", letters * 7 > width - 90 ? " rotate by -35" : "");
+    for (int i = 0; i < f->n_x_names; i++) {
+        if (i) fputs(", ", out);
+        text(out, f->x_names[i]);
+        fprintf(out, " %d", i);
+    }
+    fputs(")\n", out);
+    if (!f->x_range) fprintf(out, "set xrange [-0.6:%.9g]\n", f->n_x_names - 0.4);
+}
+
 static void write_script(FILE *out, const struct pva_figure *f) {
     struct pva_figure drawn = *f;
     struct pva_series *kept = calloc((size_t)f->n_series + 1, sizeof *kept);
-    int keyed = 0;
+    int width = f->width ? f->width : 460, height = f->height ? f->height : 320, columns, rows;
     drawn.series = kept, drawn.n_series = 0;
     for (int k = 0; kept && k < f->n_series; k++)
-        if (n_points(&f->series[k])) kept[drawn.n_series++] = f->series[k], keyed |= f->series[k].label != NULL;
-    fprintf(out, "set terminal svg size %d,%d dynamic noenhanced font \"sans-serif,14\" background \"#ffffff00\"\n", f->width ? f->width : 460,
-            f->height ? f->height : 320);
+        if (n_points(&f->series[k])) kept[drawn.n_series++] = f->series[k];
+    key_layout(&drawn, width, &columns, &rows);
+    fprintf(out, "set terminal svg size %d,%d dynamic noenhanced font \"sans-serif,14\" background \"#ffffff00\"\n", width, height + 20 * rows);
     fputs("set encoding utf8\nset border 3\nset tics nomirror out\nset grid lc rgb \"#8a8f98\" lw 0.3\nset boxwidth 0.8 relative\nset samples 2\n", out);
-    if (keyed) fputs("set key below center horizontal Left reverse width -1 samplen 2\n", out);
+    if (rows) fprintf(out, "set key below center horizontal Left reverse samplen 2 height 0.4 maxcols %d\n", columns);
     else fputs("unset key\n", out);
     if (f->title) fputs("set title ", out), text(out, f->title), fputc('\n', out);
     if (f->x_label) fputs("set xlabel ", out), text(out, f->x_label), fputc('\n', out);
@@ -121,16 +150,7 @@ static void write_script(FILE *out, const struct pva_figure *f) {
     if (f->y_logarithmic) fputs("set logscale y\n", out);
     if (f->x_range) fprintf(out, "set xrange [%.9g:%.9g]\n", f->x_range[0], f->x_range[1]);
     if (f->y_range) fprintf(out, "set yrange [%.9g:%.9g]\n", f->y_range[0], f->y_range[1]);
-    if (f->x_names) {
-        fputs("set xtics (", out);
-        for (int i = 0; i < f->n_x_names; i++) {
-            if (i) fputs(", ", out);
-            text(out, f->x_names[i]);
-            fprintf(out, " %d", i);
-        }
-        fputs(")\n", out);
-        if (!f->x_range) fprintf(out, "set xrange [-0.6:%.9g]\n", f->n_x_names - 0.4);
-    }
+    if (f->x_names) write_names(out, f, width);
     if (drawn.n_series) {
         write_data(out, &drawn);
         write_plot(out, &drawn);

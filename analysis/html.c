@@ -26,7 +26,7 @@ struct pva_html {
 static const char style[] =
     ":root{--ground:#fff;--raised:#f4f5f7;--ink:#1c1e22;--soft:#565b64;--line:#d9dce1;--link:#1f5fbf;--add:#e2f4e8;--remove:#fbe6e6;--warn:#fff3dc;--shade:#0003}\n"
     "@media screen and (prefers-color-scheme:dark){:root{--ground:#15171b;--raised:#1f2228;--ink:#e4e6ea;--soft:#a6acb6;--line:#343942;--link:#7fb0ff;--add:#173a25;"
-    "--remove:#45201f;--warn:#3d3115;--shade:#fff4}}\n"
+    "--remove:#45201f;--warn:#3d3115;--shade:#fff2}}\n"
     "*{box-sizing:border-box}html{color-scheme:light dark}body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.55 system-ui,-apple-system,sans-serif}"
     "\nmain{max-width:70rem;margin:0 auto;padding:1.5rem 1rem 4rem}h1{font-size:1.7rem;line-height:1.25;margin:.2em 0 .6em}h2{font-size:1.3rem;margin:2.4em 0 .6em;"
     "padding-top:.6em;border-top:1px solid var(--line)}h3{font-size:1.05rem;margin:1.6em 0 .4em}p{max-width:46rem;margin:.6em 0}a{color:var(--link)}\n"
@@ -47,7 +47,7 @@ static const char style[] =
     "@media(max-width:40rem){table{font-size:.86rem}th,td{padding:.28em .5em}}\n"
     "details{margin:.8em 0}summary{cursor:pointer}pre{background:var(--raised);border-radius:.4rem;padding:.7rem .9rem;overflow-x:auto;font:.86rem/1.45 ui-monospace,"
     "monospace;margin:.5em 0}pre span{display:block}.add{background:var(--add)}.remove{background:var(--remove)}\n"
-    "@media print{nav{display:none}h2,h3{break-after:avoid}figure,tr,.numbers{break-inside:avoid}body{font-size:10pt}table{font-size:8pt}th,td{padding:.2em .45em}"
+    "@media print{nav{display:none}h2,h3{break-after:avoid}figure,tr,.numbers{break-inside:avoid}html,body{font-size:10pt}table{font-size:8pt}th,td{padding:.2em .45em}"
     ".wide{overflow:visible;background:none}pre{white-space:pre-wrap}main{max-width:none;padding:0}.row{grid-template-columns:1fr 1fr}}\n";
 
 static void escape(FILE *out, const char *s) {

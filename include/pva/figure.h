@@ -46,7 +46,7 @@ struct pva_figure {
     int x_logarithmic, y_logarithmic;
     const char *const *x_names; /* [n_x_names]: names of the places 0, 1, ... instead of numbers; NULL: numbers */
     int n_x_names;
-    int width, height; /* proportions; 0: 460 x 320 */
+    int width, height; /* proportions, without the key; 0: 460 x 320 */
     const struct pva_series *series;
     int n_series;
 };
