@@ -102,6 +102,12 @@ static int n_points(const struct pva_series *s) {
     return n;
 }
 
+static int has_bars(const struct pva_figure *f) {
+    int n = 0;
+    for (int k = 0; k < f->n_series; k++) n += f->series[k].kind == PVA_SERIES_BARS;
+    return n > 0;
+}
+
 /* The key below the plot: how many entries fit beside each other, and so how much higher the picture is. Letters are about 7.5 wide in the picture's units. */
 static void key_layout(const struct pva_figure *f, int width, int *columns, int *rows) {
     int n = 0, longest = 0;
@@ -150,6 +156,7 @@ static void write_script(FILE *out, const struct pva_figure *f) {
     if (f->y_logarithmic) fputs("set logscale y\n", out);
     if (f->x_range) fprintf(out, "set xrange [%.9g:%.9g]\n", f->x_range[0], f->x_range[1]);
     if (f->y_range) fprintf(out, "set yrange [%.9g:%.9g]\n", f->y_range[0], f->y_range[1]);
+    else if (has_bars(f) && !f->y_logarithmic) fputs("set yrange [0:*]\n", out); /* a bar's length is its value */
     if (f->x_names) write_names(out, f, width);
     if (drawn.n_series) {
         write_data(out, &drawn);

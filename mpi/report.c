@@ -43,10 +43,12 @@ json_t *report_json(const struct report *r, const char *name, struct pva_error *
 }
 
 void report_missing(struct report *r, const char *id, const char *title, const char *command, const char *arguments) {
+    static const char *const endings[2] = {"", "-tuning"};
     char path[4096];
-    snprintf(path, sizeof path, "%s/%s.h5", r->run, command);
+    int begun = 0;
+    for (int i = 0; i < 2; i++) snprintf(path, sizeof path, "%s/%s%s.h5", r->run, command, endings[i]), begun |= !access(path, F_OK);
     pva_html_section(r->page, id, title);
-    pva_html_paragraph(r->page, "note", "%s: pva-mpi %s --run %s%s%s", access(path, F_OK) ? "Not run yet" : "Begun and not finished; the same command goes on", command, r->run,
+    pva_html_paragraph(r->page, "note", "%s: pva-mpi %s --run %s%s%s", !begun ? "Not run yet" : "Begun and not finished; the same command goes on", command, r->run,
                        *arguments ? " " : "", arguments);
 }
 
@@ -85,6 +87,25 @@ static const char *fact(const json_t *o, const char *key) {
     return s ? s : "?";
 }
 
+/* One row a command. */
+static void start_table(struct report *r, const json_t *starts) {
+    enum { MOST = 200, TEXTS = 8 };
+    static const char *const names[TEXTS] = {"phase", "time", "hosts", "revision", "compiler", "mpi", "hdf5", "job"};
+    size_t n = json_array_size(starts), from = n > MOST ? n - MOST : 0;
+    const char *(*text)[MOST] = calloc(TEXTS, sizeof *text);
+    if (!text) return;
+    for (size_t i = from; i < n; i++) {
+        const json_t *start = json_array_get(starts, i), *versions = json_object_get(start, "versions"), *job = json_object_get(json_object_get(start, "slurm"), "SLURM_JOB_ID");
+        for (int c = 0; c < TEXTS - 1; c++) text[c][i - from] = fact(c < 3 ? start : versions, names[c]);
+        text[TEXTS - 1][i - from] = json_is_string(job) ? json_string_value(job) : "-";
+    }
+    struct pva_column columns[TEXTS];
+    for (int c = 0; c < TEXTS; c++) columns[c] = (struct pva_column){names[c], PVA_COLUMN_TEXT, text[c]};
+    const struct pva_table table = {(int64_t)(n - from), TEXTS, columns};
+    pva_html_table(r->page, "The commands that wrote into this run; hosts with their numbers of ranks.", &table, NULL, NULL);
+    free(text);
+}
+
 static void provenance(struct report *r) {
     pva_html_section(r->page, "provenance", "How it was made");
     struct facts *f = calloc(1, sizeof *f);
@@ -105,12 +126,12 @@ static void provenance(struct report *r) {
     json_t *rest = json_copy(r->manifest);
     json_object_del(rest, "starts");
     flatten(f, "", rest);
-    flatten(f, "starts", starts);
     json_decref(rest);
     const struct pva_column columns[] = {{"what", PVA_COLUMN_TEXT, f->keys}, {"value", PVA_COLUMN_TEXT, f->values}};
     const struct pva_table table = {f->n, 2, columns};
     pva_html_details_begin(r->page, "Versions, hashes, seeds, hosts: all of manifest.json");
-    pva_html_table(r->page, NULL, &table, NULL, NULL);
+    start_table(r, starts);
+    pva_html_table(r->page, "What they worked with.", &table, NULL, NULL);
     pva_html_details_end(r->page);
     for (int64_t i = 0; i < f->n; i++) free(f->keys[i]), free(f->values[i]);
     free(f);
@@ -137,7 +158,8 @@ static void summary_numbers(struct report *r) {
         pva_html_figure_number(r->page, "best latent, family-wise p", detail, "%s", pva_html_p(s->best_familywise_p, p));
     }
     if (!isnan(s->auroc)) {
-        snprintf(detail, sizeof detail, "%s; 95 %%: %.3f to %.3f; probe %.3f", s->best_predictor, s->auroc_low, s->auroc_high, s->probe_auroc);
+        int n = snprintf(detail, sizeof detail, "%s; 95 %%: %.3f to %.3f", s->best_predictor, s->auroc_low, s->auroc_high);
+        if (!isnan(s->probe_auroc)) snprintf(detail + n, sizeof detail - (size_t)n, "; probe %.3f", s->probe_auroc);
         pva_html_figure_number(r->page, "best latent's AUROC", detail, "%.3f", s->auroc);
     }
     effect_number(r, "corrected by steering", &s->correction);
@@ -145,17 +167,19 @@ static void summary_numbers(struct report *r) {
     pva_html_figures_end(r->page);
 }
 
-static const char *name_of(const char *path) {
-    const char *slash = path ? strrchr(path, '/') : NULL;
-    return slash && slash[1] ? slash + 1 : path;
+/* The last n components of a path. */
+static const char *tail_of(const char *path, int n) {
+    const char *c = path ? path + strlen(path) : NULL;
+    while (c && c > path && (c[-1] != '/' || !c[0] || --n > 0)) c--;
+    return c;
 }
 
 static void summary_solutions(struct report *r) {
     const struct report_summary *s = &r->summary;
     const json_t *phase1 = json_object_get(r->manifest, "phase1");
-    const char *model = name_of(json_string_value(json_object_get(phase1, "model"))), *problems = name_of(json_string_value(json_object_get(phase1, "problem_file")));
-    pva_html_paragraph(r->page, "lead", "%s wrote a program for %lld problems%s%s, of which %lld passed all their tests.", model ? model : "The model", (long long)s->n_problems,
-                       problems ? " of " : "", problems ? problems : "", (long long)s->n_passed);
+    const char *model = tail_of(json_string_value(json_object_get(phase1, "model")), 2), *problems = tail_of(json_string_value(json_object_get(phase1, "problem_file")), 1);
+    pva_html_paragraph(r->page, "lead", "The model%s%s wrote a program for %lld problems%s%s; %lld of them passed all their tests.", model ? " in " : "", model ? model : "",
+                       (long long)s->n_problems, problems ? " of " : "", problems ? problems : "", (long long)s->n_passed);
 }
 
 static void summary_latents(struct report *r) {
@@ -170,12 +194,13 @@ static void summary_latents(struct report *r) {
 static void summary_prediction(struct report *r) {
     const struct report_summary *s = &r->summary;
     if (isnan(s->auroc) && isnan(s->probe_auroc)) return;
-    char probe[160] = "";
+    char probe[160] = "", reaches[80] = "";
+    if (!isnan(s->probe_auroc)) snprintf(reaches, sizeof reaches, "; a linear probe of the whole stream reaches %.3f", s->probe_auroc);
     if (s->probe_low > 0.5) snprintf(probe, sizeof probe, " A linear probe of the whole stream does: AUROC %.3f (%.3f to %.3f).", s->probe_auroc, s->probe_low, s->probe_high);
     else if (!isnan(s->probe_auroc)) snprintf(probe, sizeof probe, " Nor does a linear probe of the whole stream.");
     if (s->auroc_low > 0.5)
-        pva_html_paragraph(r->page, "lead", "On %lld held-out problems the best of %d chosen latents, %s, predicts better than chance: AUROC %.3f; a linear probe of the whole stream reaches %.3f.",
-                           (long long)s->n_validation, s->n_predictors, s->best_predictor, s->auroc, s->probe_auroc);
+        pva_html_paragraph(r->page, "lead", "On %lld held-out problems the best of %d chosen latents, %s, predicts better than chance: AUROC %.3f%s.",
+                           (long long)s->n_validation, s->n_predictors, s->best_predictor, s->auroc, reaches);
     else pva_html_paragraph(r->page, "lead", "On %lld held-out problems none of the %d chosen latents predicts better than chance.%s", (long long)s->n_validation, s->n_predictors, probe);
 }
 

@@ -47,6 +47,12 @@ static int add_layer(struct landscape *l, struct phase2 *p, int layer, struct pv
     return err->code;
 }
 
+static int has_both_classes(const struct landscape *l) {
+    for (int64_t i = 0; i < l->n; i++)
+        if (!isnan(l->correct[i]) && !isnan(l->incorrect[i])) return 1;
+    return 0;
+}
+
 static void landscape_picture(struct report *r, const struct landscape *l) {
     double *x[2] = {malloc((size_t)l->n * sizeof(double) + 8), malloc((size_t)l->n * sizeof(double) + 8)}, *y[2] = {malloc((size_t)l->n * sizeof(double) + 8), malloc((size_t)l->n * sizeof(double) + 8)};
     int64_t n[2] = {0, 0};
@@ -160,9 +166,11 @@ int report_phase2(struct report *r, struct pva_error *err) {
                            "does; below 0.05 a latent is a finding, above it is a guess.", (long long)l.n, l.n_layers, d.positions);
         if (l.n && isnan(l.pile[0]))
             pva_html_paragraph(r->page, "note", "Without general text (pva-mpi pile), nothing was dropped for firing on everything.");
-        pva_html_row_begin(r->page);
-        if (!err->code) landscape_picture(r, &l), layer_picture(r, &l);
-        pva_html_row_end(r->page);
+        if (!err->code && has_both_classes(&l)) {
+            pva_html_row_begin(r->page);
+            landscape_picture(r, &l), layer_picture(r, &l);
+            pva_html_row_end(r->page);
+        } else if (!err->code) pva_html_paragraph(r->page, "warning", "All programs of the selection part are right, or all are wrong: there is nothing to separate.");
     }
     if (!err->code && !top_table(r, p, PHASE2_CORRECT_SEPARATION, "Latents that fire before right programs", "By separation. Newcombe intervals; the interval does not know that the best of many was chosen.",
                                  d.d_model, err) &&

@@ -20,10 +20,13 @@ static const char *text(const json_t *o, const char *key) {
     return s ? s : "";
 }
 
-/* Predictor k of n, the last of which is the probe: the same look in every picture. */
-static struct pva_series look(size_t k, size_t n) {
+static int is_probe(const json_t *predictor) { return !strcmp(text(predictor, "list"), "probe"); }
+
+/* Predictor k has the same look in every picture; the probe, which is the last one, its own. */
+static struct pva_series look(const json_t *predictors, size_t k) {
     static const enum pva_colour colours[] = {PVA_BLUE, PVA_RED, PVA_ORANGE, PVA_PURPLE};
-    return (struct pva_series){.colour = k + 1 == n ? PVA_GREEN : colours[k % 4], .dashed = k + 1 < n && k >= 4};
+    int probe = is_probe(json_array_get(predictors, k));
+    return (struct pva_series){.colour = probe ? PVA_GREEN : colours[k % 4], .dashed = !probe && k >= 4};
 }
 
 static void predictor_table(struct report *r, const json_t *predictors) {
@@ -133,7 +136,7 @@ static void curve_pictures(struct report *r, const json_t *predictors) {
                 double hits = tpr[i] * (double)positives, all = hits + fpr[i] * (double)(s.n - positives);
                 said[i] = all / (double)s.n, score[i] = 2 * hits / (all + (double)positives);
             }
-            struct pva_series line = look((size_t)k, (size_t)n);
+            struct pva_series line = look(predictors, (size_t)k);
             line.label = s.names[k], line.kind = PVA_SERIES_LINE, line.n = points;
             roc[k] = precision[k] = f1[k] = line;
             roc[k].x = fpr, roc[k].y = tpr, precision[k].x = tpr, precision[k].y = ppv, f1[k].x = said, f1[k].y = score;
@@ -177,7 +180,7 @@ static void temperature_pictures(struct report *r, const json_t *summary) {
             values[0][j][i] = number(t, keys[1]), values[1][j][i] = at(json_object_get(t, "interval"), 0), values[2][j][i] = at(json_object_get(t, "interval"), 1);
             shifted[j][i] = x[i] + 0.02 * ((double)j - (double)(k - 1) / 2);
         }
-        series[j] = look(j, k);
+        series[j] = look(predictors, j);
         series[j].label = text(p, "predictor"), series[j].kind = PVA_SERIES_INTERVALS, series[j].n = (int64_t)n;
         series[j].x = shifted[j], series[j].y = values[0][j], series[j].low = values[1][j], series[j].high = values[2][j];
     }
@@ -204,7 +207,7 @@ static void difficulty_picture(struct report *r, const json_t *predictors) {
             if (*text(d, "bin")) bins[b] = text(d, "bin");
             x[j][b] = (double)b + 0.06 * ((double)j - (double)(k - 1) / 2), auroc[j][b] = number(d, "auroc"), low[j][b] = at(interval, 0), high[j][b] = at(interval, 1);
         }
-        series[j] = look(j, k);
+        series[j] = look(predictors, j);
         series[j].label = text(p, "predictor"), series[j].kind = PVA_SERIES_INTERVALS, series[j].n = BINS;
         series[j].x = x[j], series[j].y = auroc[j], series[j].low = low[j], series[j].high = high[j];
     }
@@ -248,7 +251,7 @@ int report_phase3(struct report *r, struct pva_error *err) {
     for (size_t i = 0; i < json_array_size(predictors); i++) {
         const json_t *p = json_array_get(predictors, i), *v = json_object_get(p, "validation"), *interval = json_object_get(v, "auroc_interval");
         double auroc = number(v, "auroc");
-        if (!strcmp(text(p, "list"), "probe")) {
+        if (is_probe(p)) {
             s->probe_auroc = auroc, s->probe_low = at(interval, 0), s->probe_high = at(interval, 1);
             continue;
         }
