@@ -32,13 +32,18 @@ void report_picture(struct report *r, const char *name, const struct pva_figure 
     pva_html_picture(r->page, svg, csv, alt, caption);
 }
 
-json_t *report_json(const struct report *r, const char *name, struct pva_error *err) {
+json_t *report_json(const struct report *r, const char *name, const char *member, struct pva_error *err) {
     char path[4096];
     json_error_t why;
     snprintf(path, sizeof path, "%s/%s", r->run, name);
     if (access(path, F_OK)) return NULL;
     json_t *o = json_load_file(path, 0, &why);
     if (!o) pva_fail(err, PVA_INPUT, "%s: line %d: %s", path, why.line, why.text);
+    else if (!json_is_array(json_object_get(o, member))) {
+        pva_fail(err, PVA_INPUT, "%s: expected an object with an array \"%s\", as the phase writes it", path, member);
+        json_decref(o);
+        o = NULL;
+    }
     return o;
 }
 
@@ -228,7 +233,7 @@ static void organism(struct report *r) {
 }
 
 static int write_sections(struct report *r, struct pva_error *err) {
-    r->manifest = report_json(r, "manifest.json", err);
+    r->manifest = report_json(r, "manifest.json", "starts", err);
     if (err->code || report_phase1(r, err) || report_phase2(r, err) || report_phase3(r, err) || report_steer(r, err)) return err->code;
     provenance(r);
     pva_html_lead(r->page);

@@ -41,8 +41,8 @@ struct report {
 /* Draws, and puts the picture with its numbers' address into the page. A picture that cannot be drawn is no error of the report. */
 void report_picture(struct report *r, const char *name, const struct pva_figure *figure, const char *alt, const char *caption);
 
-/* RUN/name as JSON; NULL when it is not there. A damaged file is an error. */
-json_t *report_json(const struct report *r, const char *name, struct pva_error *err);
+/* RUN/name as JSON; NULL when it is not there. A damaged file, or one without its array `member`, is an error. */
+json_t *report_json(const struct report *r, const char *name, const char *member, struct pva_error *err);
 
 /* A section for a phase that has not run, or whose last file is not there yet: how far it is, and how to go on. command: "phase3"; arguments: "--sae DIR" or "". */
 void report_missing(struct report *r, const char *id, const char *title, const char *command, const char *arguments);

@@ -8,7 +8,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { TOP = 10, MOST_LAYERS = 256 };
 
@@ -147,12 +146,13 @@ static double pile_threshold(const struct report *r) {
 }
 
 int report_phase2(struct report *r, struct pva_error *err) {
-    char path[4096];
     struct phase2 *p = NULL;
     struct phase1_data d;
     r->summary.best_separation = r->summary.best_familywise_p = NAN;
-    snprintf(path, sizeof path, "%s/phase2-selection.h5", r->run);
-    if (access(path, F_OK)) return report_missing(r, "latents", "Latents", "phase2", "--sae DIR"), PVA_OK;
+    if (!phase2_finished(r->run, err)) {
+        if (!err->code) report_missing(r, "latents", "Latents", "phase2", "--sae DIR");
+        return err->code;
+    }
     if (phase1_open(r->run, &d, err)) return err->code;
     struct landscape l = {.pile_threshold = pile_threshold(r)};
     if (!phase2_open(r->run, &p, err)) {

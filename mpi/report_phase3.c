@@ -122,7 +122,9 @@ static int64_t curves(const double *score, const unsigned char *passed, int64_t 
 static void curve_pictures(struct report *r, const json_t *predictors) {
     struct scores s = {0};
     const double unit[] = {0, 1};
-    if (read_scores(r, &s)) {
+    if (!read_scores(r, &s) || s.n != r->summary.n_validation)
+        pva_html_paragraph(r->page, "note", "No curves: exports/phase3-scores.csv is missing or not whole; pva-mpi phase3 --run %s writes it again.", r->run);
+    else {
         struct pva_series roc[MOST_PREDICTORS + 1], precision[MOST_PREDICTORS], f1[MOST_PREDICTORS];
         double *room = malloc((size_t)s.n_predictors * 5 * (size_t)(s.n + 1) * sizeof *room);
         int n = room ? s.n_predictors : 0;
@@ -244,7 +246,7 @@ static void difficulty_table(struct report *r, const json_t *predictors) {
 int report_phase3(struct report *r, struct pva_error *err) {
     struct report_summary *s = &r->summary;
     s->auroc = s->auroc_low = s->auroc_high = s->probe_auroc = s->probe_low = s->probe_high = NAN;
-    json_t *o = report_json(r, "phase3-summary.json", err);
+    json_t *o = report_json(r, "phase3-summary.json", "predictors", err);
     if (err->code) return err->code;
     if (!o) return report_missing(r, "prediction", "Prediction", "phase3", ""), PVA_OK;
     const json_t *predictors = json_object_get(o, "predictors");

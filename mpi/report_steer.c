@@ -127,6 +127,7 @@ static int open_programs(struct report *r, struct phase1_data *d, size_t n_arms,
     snprintf(path, sizeof path, "%s/steer.h5", r->run);
     *p = (struct programs){.d = d, .n_arms = n_arms};
     if (access(path, F_OK) || store_open_read(path, &schema, &p->s, err)) return err->code;
+    if (!n_arms || store_n_slots(p->s) % (int64_t)n_arms) return pva_fail(err, PVA_INPUT, "%s: does not belong to steer-summary.json; run pva-mpi steer --run %s again", path, r->run);
     p->n_problems = store_n_slots(p->s) / (int64_t)n_arms;
     p->phase1_slot = calloc((size_t)p->n_problems + 1, sizeof *p->phase1_slot);
     p->before = calloc(1, store_field_bytes(d->store, PHASE1_PROGRAM) + 1), p->after = calloc(1, store_field_bytes(p->s, RECORD_PROGRAM) + 1);
@@ -142,7 +143,10 @@ static void close_programs(struct programs *p) {
 
 static int examples(struct report *r, struct programs *p, size_t arm, const char *direction, struct pva_error *err) {
     int shown[2] = {0, 0};
-    if (!p->s) return PVA_OK;
+    if (!p->s) {
+        pva_html_paragraph(r->page, "note", "No programs to show: steer.h5 is missing.");
+        return PVA_OK;
+    }
     for (int64_t i = 0; i < p->n_problems && !err->code; i++) {
         uint8_t verdict = 0;
         int64_t before = p->phase1_slot[i], slot = i * (int64_t)p->n_arms + (int64_t)arm;
@@ -229,7 +233,7 @@ int report_steer(struct report *r, struct pva_error *err) {
     struct programs p;
     struct report_summary *s = &r->summary;
     s->correction.rate = s->corruption.rate = s->correction.p = s->corruption.p = NAN;
-    json_t *o = report_json(r, "steer-summary.json", err);
+    json_t *o = report_json(r, "steer-summary.json", "sides", err);
     if (err->code) return err->code;
     if (!o) return report_missing(r, "steering", "Steering", "steer", ""), PVA_OK;
     const json_t *sides = json_object_get(o, "sides"), *arms = json_object_get(json_object_get(o, "validation"), "arms");
