@@ -65,8 +65,12 @@ static void difficulty_picture(struct report *r, const struct counts *c) {
     const struct pva_series s = {.kind = PVA_SERIES_INTERVALS, .colour = PVA_BLUE, .n = PVA_N_DIFFICULTIES, .x = x, .y = rate, .low = low, .high = high};
     const struct pva_figure f = {.title = "Pass rate by difficulty", .x_label = "cyclomatic complexity of the reference solution", .y_label = "fraction solved",
                                  .y_range = zero_to_one, .x_names = bin_names, .n_x_names = PVA_N_DIFFICULTIES, .series = &s, .n_series = 1};
-    char alt[300];
-    snprintf(alt, sizeof alt, "Fraction of problems solved by complexity of the reference: %.2f at 1, %.2f at 2 to 3, %.2f at 4 and more.", rate[0], rate[1], rate[2]);
+    char alt[300] = "Fraction of problems solved by complexity of the reference:";
+    for (int b = 0; b < PVA_N_DIFFICULTIES; b++) {
+        size_t used = strlen(alt);
+        if (!isnan(rate[b])) snprintf(alt + used, sizeof alt - used, " %.2f at %s;", rate[b], bin_names[b]);
+    }
+    alt[strlen(alt) - 1] = '.';
     report_picture(r, "pass-rate-difficulty", &f, alt, "With 95 % Wilson intervals.");
 }
 
@@ -187,12 +191,14 @@ int report_phase1(struct report *r, struct pva_error *err) {
     if (d.n_done < d.n)
         pva_html_paragraph(r->page, "warning", "Phase 1 is not finished: %lld of %lld problems. What follows is about those.", (long long)d.n_done, (long long)d.n);
     if (c.too_long) pva_html_paragraph(r->page, "note", "%lld prompts did not fit into the token limit and have no solution.", (long long)c.too_long);
-    split_table(r, &c);
-    pva_html_row_begin(r->page);
-    difficulty_picture(r, &c);
-    verdict_picture(r, &c);
-    pva_html_row_end(r->page);
-    if (!exception_table(r, &d, err)) throughput(r, &d, err);
+    if (c.done) {
+        split_table(r, &c);
+        pva_html_row_begin(r->page);
+        difficulty_picture(r, &c);
+        verdict_picture(r, &c);
+        pva_html_row_end(r->page);
+        if (!exception_table(r, &d, err)) throughput(r, &d, err);
+    }
     phase1_close(&d);
     return err->code;
 }

@@ -117,8 +117,13 @@ static void print_phase1(const json_t *o) {
     const char *key;
     json_t *value;
     long long n = number(o, "problems"), finished = number(o, "finished");
-    printf("phase1      %lld of %lld problems%s, pass rate %.1f %% (%lld of %lld), %lld new tokens\n", finished, n, finished == n ? ", complete" : "",
-           percent(number(o, "passed"), number(o, "graded")), number(o, "passed"), number(o, "graded"), number(o, "new_tokens"));
+    printf("phase1      %lld of %lld problems%s", finished, n, finished == n ? ", complete" : "");
+    if (!finished) {
+        printf("\n");
+        return;
+    }
+    printf(", pass rate %.1f %% (%lld of %lld), %lld new tokens\n", percent(number(o, "passed"), number(o, "graded")), number(o, "passed"), number(o, "graded"),
+           number(o, "new_tokens"));
     json_object_foreach(json_object_get(o, "parts"), key, value) if (number(value, "graded"))
         printf("  %-10s %lld graded, %.1f %% pass\n", key, number(value, "graded"), percent(number(value, "passed"), number(value, "graded")));
     printf("  verdicts  ");
