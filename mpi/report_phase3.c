@@ -64,14 +64,15 @@ struct scores {
     char names[MOST_PREDICTORS][60];
 };
 
-/* Our own file: the first four columns are task_id, part, difficulty, passed; no field holds a comma. */
+/* Our own file: the first four columns are task_id, part, difficulty, passed; no field holds a comma. It has every problem; the table's are the first ones of the
+ * validation part, fewer with --limit. 0 unless all of these are there. */
 static int read_scores(const struct report *r, struct scores *s) {
     char path[4096], *line = NULL;
     size_t room = 0;
     snprintf(path, sizeof path, "%s/exports/phase3-scores.csv", r->run);
     FILE *f = fopen(path, "re");
     if (!f) return 0;
-    int64_t most = 1 << 16;
+    int64_t most = r->summary.n_validation > 0 && r->summary.n_validation < 1 << 20 ? r->summary.n_validation : 1;
     s->score = malloc((size_t)most * MOST_PREDICTORS * sizeof *s->score), s->passed = malloc((size_t)most);
     for (int row = 0; s->score && s->passed && getline(&line, &room, f) > 0 && s->n < most; row++) {
         char *save, *cell = strtok_r(line, ",\n", &save), *cells[4 + MOST_PREDICTORS] = {0};
@@ -88,7 +89,7 @@ static int read_scores(const struct report *r, struct scores *s) {
     for (int k = 1; k < s->n_predictors && s->score; k++) memmove(s->score + k * s->n, s->score + k * most, (size_t)s->n * sizeof *s->score);
     fclose(f);
     free(line);
-    return s->n > 1;
+    return s->n > 1 && s->n == r->summary.n_validation;
 }
 
 struct pair {
@@ -122,7 +123,7 @@ static int64_t curves(const double *score, const unsigned char *passed, int64_t 
 static void curve_pictures(struct report *r, const json_t *predictors) {
     struct scores s = {0};
     const double unit[] = {0, 1};
-    if (!read_scores(r, &s) || s.n != r->summary.n_validation)
+    if (!read_scores(r, &s))
         pva_html_paragraph(r->page, "note", "No curves: exports/phase3-scores.csv is missing or not whole; pva-mpi phase3 --run %s writes it again.", r->run);
     else {
         struct pva_series roc[MOST_PREDICTORS + 1], precision[MOST_PREDICTORS], f1[MOST_PREDICTORS];
