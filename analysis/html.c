@@ -46,7 +46,7 @@ static const char style[] =
     "display:block}figcaption{font-size:.9rem;color:var(--soft)}\n"
     "@media(max-width:40rem){table{font-size:.86rem}th,td{padding:.28em .5em}}\n"
     "details{margin:.8em 0}summary{cursor:pointer}pre{background:var(--raised);border-radius:.4rem;padding:.7rem .9rem;overflow-x:auto;font:.86rem/1.45 ui-monospace,"
-    "monospace;margin:.5em 0}pre span{display:block}.add{background:var(--add)}.remove{background:var(--remove)}\n"
+    "monospace;margin:.5em 0}pre span{display:block;width:max-content;min-width:100%}.add{background:var(--add)}.remove{background:var(--remove)}\n"
     "@media print{nav{display:none}h2,h3{break-after:avoid}figure,tr,.numbers{break-inside:avoid}html,body{font-size:10pt}table{font-size:8pt}th,td{padding:.2em .45em}"
     ".wide{overflow:visible;background:none}pre{white-space:pre-wrap}main{max-width:none;padding:0}.row{grid-template-columns:1fr 1fr}}\n";
 

@@ -125,7 +125,7 @@ static int top_table(struct report *r, struct phase2 *p, enum phase2_list list, 
     const struct pva_column columns[] = {
         {"latent", PVA_COLUMN_TEXT, name},   {"fires before right", PVA_COLUMN_F64, column[0]}, {"before wrong", PVA_COLUMN_F64, column[1]},
         {"separation", PVA_COLUMN_F64, column[2]},   {"95\xc2\xa0% from", PVA_COLUMN_F64, column[3]},    {"to", PVA_COLUMN_F64, column[4]},
-        {"Welch t", PVA_COLUMN_F64, column[5]},      {"family-wise p", PVA_COLUMN_F64, column[6]}, {"separation on validation", PVA_COLUMN_F64, column[7]},
+        {"Welch\xc2\xa0t", PVA_COLUMN_F64, column[5]},      {"family-wise p", PVA_COLUMN_F64, column[6]}, {"separation on validation", PVA_COLUMN_F64, column[7]},
         {"fires on general text", PVA_COLUMN_F64, column[8]},
     };
     const char *const formats[] = {NULL, "%.3f", "%.3f", "%+.3f", "%+.3f", "%+.3f", "%+.2f", "p", "%+.3f", "%.4f"};

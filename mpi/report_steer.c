@@ -87,21 +87,26 @@ static void control_picture(struct report *r, const json_t *stage, const char *s
     static const enum pva_colour colours[] = {PVA_BLUE, PVA_ORANGE, PVA_GREEN, PVA_GREY, PVA_GREY};
     double x[5][MOST_ARMS], y[2][5][MOST_ARMS];
     int64_t n[5] = {0};
+    double most[2] = {-1, -1}; /* of all arms; stays below 0 where no problem could change */
     const json_t *arms = json_object_get(stage, "arms");
     for (int k = 0; k < 5; k++)
         for (size_t i = 0; i < json_array_size(arms) && n[k] < MOST_ARMS; i++) {
             const json_t *a = json_array_get(arms, i);
             if (!is(a, side, kinds[k])) continue;
             x[k][n[k]] = k + (k > 2 ? 0.5 * ((double)(n[k] % 10) / 9 - 0.5) : 0); /* spread, so that arms with equal rates show */
-            y[0][k][n[k]] = number(json_object_get(a, "correction"), "rate"), y[1][k][n[k]++] = number(json_object_get(a, "corruption"), "rate");
+            y[0][k][n[k]] = number(json_object_get(a, "correction"), "rate"), y[1][k][n[k]] = number(json_object_get(a, "corruption"), "rate");
+            for (int w = 0; w < 2; w++) most[w] = fmax(most[w], y[w][k][n[k]]);
+            n[k]++;
         }
     static const char *const what[2] = {"correction", "corruption"}, *const titles[2] = {"Failing problems that pass when steered", "Passing problems that fail when steered"};
     for (int w = 0; w < 2; w++) {
+        if (most[w] < 0) continue;
+        const double range[2] = {0, most[w] > 0 ? fmin(1, 1.05 * most[w]) : 1};
         struct pva_series series[6];
         char name[80], alt[160];
         for (int k = 0; k < 5; k++) series[k] = (struct pva_series){.kind = PVA_SERIES_POINTS, .colour = colours[k], .n = n[k], .x = x[k], .y = y[w][k]};
         series[5] = (struct pva_series){.kind = PVA_SERIES_LEVEL, .colour = PVA_BLUE, .dashed = 1, .y = y[w][0]};
-        const struct pva_figure f = {.title = titles[w], .y_label = "fraction", .x_names = names, .n_x_names = 5, .series = series, .n_series = n[0] && isfinite(y[w][0][0]) ? 6 : 5};
+        const struct pva_figure f = {.title = titles[w], .y_label = "fraction", .y_range = range, .x_names = names, .n_x_names = 5, .series = series, .n_series = n[0] && isfinite(y[w][0][0]) ? 6 : 5};
         snprintf(name, sizeof name, "controls-%s-%s", side, what[w]);
         snprintf(alt, sizeof alt, "The %s rate of the latent beside those of its controls, one point per arm.", what[w]);
         report_picture(r, name, &f, alt, "Validation part; one point an arm, the dashed line is the latent. Every control pushes as hard at the same layer and positions; random ones along random directions, matched ones along latents that fire as often.");
