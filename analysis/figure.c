@@ -97,7 +97,7 @@ static void write_plot(FILE *out, const struct pva_figure *f) {
 
 /* An empty series would be gnuplot's error; a figure without any point says so instead. */
 static int n_points(const struct pva_series *s) {
-    int n = s->kind == PVA_SERIES_LEVEL;
+    int n = s->kind == PVA_SERIES_LEVEL && isfinite(s->y[0]);
     for (int64_t i = 0; !n && i < s->n; i++) n = isfinite(s->x[i]) && isfinite(has_y(s->kind) ? s->y[i] : s->low[i]);
     return n;
 }
@@ -221,15 +221,24 @@ static int run_gnuplot(const char *script, size_t n_script, char **svg, size_t *
     return PVA_OK;
 }
 
-/* The picture without gnuplot's colours for text and without its own mark. */
-static void write_svg(FILE *out, const char *svg) {
-    static const char *const replaced[][2] = {{"color=\"black\"", "color=\"inherit\""}, {"stroke=\"black\"", "stroke=\"currentColor\""}, {"stroke='black'", "stroke='currentColor'"}, {"fill=\"black\"", "fill=\"currentColor\""}, {"<title>Gnuplot</title>\n", ""}};
+static void escape(FILE *out, const char *s) {
+    for (; *s; s++) fputs(*s == '<' ? "&lt;" : *s == '>' ? "&gt;" : *s == '&' ? "&amp;" : (char[]){*s, 0}, out);
+}
+
+/* The picture without gnuplot's colours for text and without its own mark; its title is the figure's. */
+static void write_svg(FILE *out, const char *svg, const char *title) {
+    static const char *const replaced[][2] = {{"color=\"black\"", "color=\"inherit\""}, {"stroke=\"black\"", "stroke=\"currentColor\""}, {"stroke='black'", "stroke='currentColor'"}, {"fill=\"black\"", "fill=\"currentColor\""}};
+    static const char mark[] = "<title>Gnuplot</title>\n";
     const char *canvas = strstr(svg, "<g id=\"gnuplot_canvas\">");
     for (const char *c = svg; *c;) {
         if (c == canvas) fputs(style, out);
         size_t skip = 0;
         for (size_t i = 0; i < sizeof replaced / sizeof *replaced && !skip; i++)
             if (!strncmp(c, replaced[i][0], strlen(replaced[i][0]))) skip = strlen(replaced[i][0]), fputs(replaced[i][1], out);
+        if (!skip && !strncmp(c, mark, sizeof mark - 1)) {
+            skip = sizeof mark - 1;
+            if (title) fputs("<title>", out), escape(out, title), fputs("</title>\n", out);
+        }
         if (!skip && !strncmp(c, "<desc>", 6)) {
             const char *end = strstr(c, "</desc>\n");
             if (end) skip = (size_t)(end - c) + 8;
@@ -245,7 +254,7 @@ static int publish(const char *directory, const char *name, const char *ending, 
     snprintf(partial, sizeof partial, "%s.partial", path);
     FILE *out = fopen(partial, "we");
     if (!out) return pva_fail(err, PVA_IO, "%s: %s", partial, strerror(errno));
-    if (svg) write_svg(out, svg);
+    if (svg) write_svg(out, svg, figure->title);
     else write_csv(out, figure);
     int bad = fflush(out) || ferror(out);
     bad |= fclose(out) != 0;

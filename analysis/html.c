@@ -209,7 +209,7 @@ static void write_cell(FILE *out, const struct pva_column *c, int64_t row, const
 
 void pva_html_table(struct pva_html *h, const char *caption, const struct pva_table *t, const char *const *formats, const char *const *links) {
     FILE *out = h->out;
-    fputs("<div class=\"wide\" role=\"region\" aria-label=\"table\" tabindex=\"0\"><table>\n", out);
+    fputs("<div class=\"wide\" tabindex=\"0\"><table>\n", out);
     if (caption && *caption) fputs("<caption><span>", out), escape(out, caption), fputs("</span></caption>\n", out);
     fputs("<thead><tr>", out);
     for (int c = 0; c < t->n_columns; c++) {

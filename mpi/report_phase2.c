@@ -93,7 +93,8 @@ static void layer_picture(struct report *r, const struct landscape *l) {
 
 /* Where a GemmaScope latent is described; NULL for other autoencoders. */
 static char *neuronpedia(const char *sae_path, int64_t d_model, int layer, int64_t latent) {
-    const char *model = d_model == 2304 ? "gemma-2-2b" : d_model == 3584 ? "gemma-2-9b" : NULL, *width = strstr(sae_path, "width_");
+    const char *model = d_model == 2304 ? "gemma-2-2b" : d_model != 3584 ? NULL : strstr(sae_path, "gemma-scope-9b-it") ? "gemma-2-9b-it" : "gemma-2-9b";
+    const char *width = strstr(sae_path, "width_");
     char *address = NULL;
     if (!model || !width || !strstr(sae_path, "gemma-scope")) return NULL;
     size_t n = strcspn(width + 6, "/");

@@ -85,9 +85,11 @@ static void dose_picture(struct report *r, const json_t *stage, const char *side
 static void control_picture(struct report *r, const json_t *stage, const char *side) {
     static const char *const kinds[] = {"treated", "flipped", "zero", "random", "matched"}, *const names[] = {"the latent", "flipped", "zero", "random", "matched"};
     static const enum pva_colour colours[] = {PVA_BLUE, PVA_ORANGE, PVA_GREEN, PVA_GREY, PVA_GREY};
+    enum { RANDOM = 3, MATCHED };
+    const double nothing = NAN;
     double x[5][MOST_ARMS], y[2][5][MOST_ARMS];
     int64_t n[5] = {0};
-    double most[2] = {-1, -1}; /* of all arms; stays below 0 where no problem could change */
+    double most[2] = {-1, -1}, band[2][2] = {{1, 0}, {1, 0}}; /* of all arms, below 0 where no problem could change; least and most of the controls */
     const json_t *arms = json_object_get(stage, "arms");
     for (int k = 0; k < 5; k++)
         for (size_t i = 0; i < json_array_size(arms) && n[k] < MOST_ARMS; i++) {
@@ -95,21 +97,26 @@ static void control_picture(struct report *r, const json_t *stage, const char *s
             if (!is(a, side, kinds[k])) continue;
             x[k][n[k]] = k + (k > 2 ? 0.5 * ((double)(n[k] % 10) / 9 - 0.5) : 0); /* spread, so that arms with equal rates show */
             y[0][k][n[k]] = number(json_object_get(a, "correction"), "rate"), y[1][k][n[k]] = number(json_object_get(a, "corruption"), "rate");
-            for (int w = 0; w < 2; w++) most[w] = fmax(most[w], y[w][k][n[k]]);
+            for (int w = 0; w < 2; w++) {
+                most[w] = fmax(most[w], y[w][k][n[k]]);
+                if (k >= RANDOM) band[w][0] = fmin(band[w][0], y[w][k][n[k]]), band[w][1] = fmax(band[w][1], y[w][k][n[k]]);
+            }
             n[k]++;
         }
     static const char *const what[2] = {"correction", "corruption"}, *const titles[2] = {"Failing problems that pass when steered", "Passing problems that fail when steered"};
     for (int w = 0; w < 2; w++) {
         if (most[w] < 0) continue;
         const double range[2] = {0, most[w] > 0 ? fmin(1, 1.05 * most[w]) : 1};
-        struct pva_series series[6];
+        const double everywhere[2] = {-0.6, 4.6}, low[2] = {band[w][0], band[w][0]}, high[2] = {band[w][1], band[w][1]};
+        struct pva_series series[7];
         char name[80], alt[160];
-        for (int k = 0; k < 5; k++) series[k] = (struct pva_series){.kind = PVA_SERIES_POINTS, .colour = colours[k], .n = n[k], .x = x[k], .y = y[w][k]};
-        series[5] = (struct pva_series){.kind = PVA_SERIES_LEVEL, .colour = PVA_BLUE, .dashed = 1, .y = y[w][0]};
-        const struct pva_figure f = {.title = titles[w], .y_label = "fraction", .y_range = range, .x_names = names, .n_x_names = 5, .series = series, .n_series = n[0] && isfinite(y[w][0][0]) ? 6 : 5};
+        series[0] = (struct pva_series){.kind = PVA_SERIES_BAND, .colour = PVA_GREY, .n = n[RANDOM] + n[MATCHED] ? 2 : 0, .x = everywhere, .low = low, .high = high};
+        series[1] = (struct pva_series){.kind = PVA_SERIES_LEVEL, .colour = PVA_BLUE, .dashed = 1, .y = n[0] ? y[w][0] : &nothing};
+        for (int k = 0; k < 5; k++) series[2 + k] = (struct pva_series){.kind = PVA_SERIES_POINTS, .colour = colours[k], .n = n[k], .x = x[k], .y = y[w][k]};
+        const struct pva_figure f = {.title = titles[w], .y_label = "fraction", .y_range = range, .x_names = names, .n_x_names = 5, .series = series, .n_series = 7};
         snprintf(name, sizeof name, "controls-%s-%s", side, what[w]);
         snprintf(alt, sizeof alt, "The %s rate of the latent beside those of its controls, one point per arm.", what[w]);
-        report_picture(r, name, &f, alt, "Validation part; one point an arm, the dashed line is the latent. Every control pushes as hard at the same layer and positions; random ones along random directions, matched ones along latents that fire as often.");
+        report_picture(r, name, &f, alt, "Validation part; one point an arm; the dashed line is the latent, the grey band the controls. Every control pushes as hard at the same layer and positions; random ones along random directions, matched ones along latents that fire as often.");
     }
 }
 
