@@ -122,11 +122,12 @@ static void provenance(struct report *r) {
     const json_t *starts = json_object_get(r->manifest, "starts"), *first = json_array_get(starts, 0), *last = json_array_get(starts, json_array_size(starts) - 1);
     const json_t *phase1 = json_object_get(r->manifest, "phase1"), *versions = json_object_get(last, "versions");
     if (phase1)
-        pva_html_paragraph(r->page, "", "Prompt template %s, seed %lld, temperature %g, prompt and program together at most %lld tokens. Programs ran under Python %s in a sandbox: %s.",
-                           fact(phase1, "prompt_template"), (long long)json_integer_value(json_object_get(phase1, "seed")), json_number_value(json_object_get(phase1, "temperature")),
-                           (long long)json_integer_value(json_object_get(phase1, "max_tokens")), fact(phase1, "python"), fact(phase1, "sandbox"));
-    pva_html_paragraph(r->page, "", "pva-mpi %s, revision %s; %zu command%s wrote into this run, the first on %.10s, the last on %.10s. Every draw is keyed by the seed, the problem, the sample "
-                       "and the step, so the same command on any number of ranks gives the same bytes.", fact(versions, "pva-mpi"), fact(versions, "revision"), json_array_size(starts),
+        pva_html_paragraph(r->page, "", "Prompt template %s, seed %lld, temperature %g, prompt and program together at most %lld tokens. Programs ran under Python %s in a "
+                           "sandbox: %s.", fact(phase1, "prompt_template"), (long long)json_integer_value(json_object_get(phase1, "seed")),
+                           json_number_value(json_object_get(phase1, "temperature")), (long long)json_integer_value(json_object_get(phase1, "max_tokens")), fact(phase1, "python"),
+                           fact(phase1, "sandbox"));
+    pva_html_paragraph(r->page, "", "pva-mpi %s, revision %s; %zu command%s wrote into this run, the first on %.10s, the last on %.10s. Every draw is keyed by the seed, the "
+                       "problem, the sample and the step, so the same command on any number of ranks gives the same bytes.", fact(versions, "pva-mpi"), fact(versions, "revision"), json_array_size(starts),
                        json_array_size(starts) == 1 ? "" : "s", fact(first, "time"), fact(last, "time"));
     json_t *rest = json_copy(r->manifest);
     json_object_del(rest, "starts");
@@ -191,9 +192,9 @@ static void summary_latents(struct report *r) {
     const struct report_summary *s = &r->summary;
     if (isnan(s->best_familywise_p)) return;
     char p[16];
-    pva_html_paragraph(r->page, "lead", s->best_familywise_p < 0.05 ? "Of %lld latents, %s separates right programs from wrong ones beyond what the best of so many does by chance (p %s)."
-                                                                    : "None of %lld latents separates right programs from wrong ones beyond what the best of so many does by chance: the nearest is %s (p %s).",
-                       (long long)s->n_latents, s->best_latent, pva_html_p(s->best_familywise_p, p));
+    pva_html_paragraph(r->page, "lead", "%s of %lld latents separates right programs from wrong ones beyond what the best of so many does by chance: the %s is %s (p %s).",
+                       s->best_familywise_p < 0.05 ? "At least one" : "None", (long long)s->n_latents, s->best_familywise_p < 0.05 ? "clearest" : "nearest", s->best_latent,
+                       pva_html_p(s->best_familywise_p, p));
 }
 
 static void summary_prediction(struct report *r) {

@@ -87,7 +87,15 @@ static void layer_picture(struct report *r, const struct landscape *l) {
     };
     const struct pva_figure f = {.title = "Best separation of each layer", .x_label = "layer", .y_label = "separation", .width = 460, .height = 420, .series = series,
                                  .n_series = 2};
-    report_picture(r, "separation-by-layer", &f, "The largest separation among the latents of each layer, for latents that fire before right and before wrong programs.",
+    int up = 0, down = 0;
+    char alt[300];
+    for (int i = 1; i < l->n_layers; i++) {
+        if (l->best_correct[i] > l->best_correct[up]) up = i;
+        if (l->best_incorrect[i] > l->best_incorrect[down]) down = i;
+    }
+    snprintf(alt, sizeof alt, "The largest separation among the latents of each layer; before right programs at most %.3f, at layer %d, before wrong ones %.3f, at layer %d.",
+             l->best_correct[up], l->layers[up], l->best_incorrect[down], l->layers[down]);
+    report_picture(r, "separation-by-layer", &f, alt,
                    "After the filter on general text. The maximum of thousands of latents is large by chance alone: see the family-wise p.");
 }
 
@@ -162,8 +170,8 @@ int report_phase2(struct report *r, struct pva_error *err) {
             pva_html_paragraph(r->page, "warning", "Alignment \"%s\": each autoencoder was given the stream one layer before the one it was trained on.", phase2_alignment(p));
         for (int layer = 0; layer < MOST_LAYERS && !err->code; layer++)
             if (phase2_sae_path(p, layer)) add_layer(&l, p, layer, err);
-        pva_html_paragraph(r->page, "", "%lld latents of %d layers read the residual stream at the captured position (%s). L3-712 is latent 712 of layer 3's autoencoder. Separation: the fraction of right programs before which a latent fires less the "
-                           "fraction of wrong ones, on the selection part. The family-wise p is the chance that the best of all these latents separates random labels as well as this one "
+        pva_html_paragraph(r->page, "", "%lld latents of %d layers read the residual stream at the captured position (%s). L3-712 is latent 712 of layer 3's autoencoder. "
+                           "Separation: the fraction of right programs before which a latent fires less the fraction of wrong ones, on the selection part. The family-wise p is the chance that the best of all these latents separates random labels as well as this one "
                            "does; below 0.05 a latent is a finding, above it is a guess.", (long long)l.n, l.n_layers, d.positions);
         if (l.n && isnan(l.pile[0]))
             pva_html_paragraph(r->page, "note", "Without general text (pva-mpi pile), nothing was dropped for firing on everything.");

@@ -151,7 +151,14 @@ static void curve_pictures(struct report *r, const json_t *predictors) {
                                      .series = precision, .n_series = n};
         const struct pva_figure c = {.title = "F1 by threshold", .x_label = "fraction of problems above the threshold", .y_label = "F1", .x_range = unit, .y_range = unit, .series = f1,
                                      .n_series = n};
-        report_picture(r, "roc", &a, "ROC curves of the predictors and the probe on the validation part.", "The probe is a logistic regression on the whole residual stream: what a linear reader could know.");
+        char alt[600] = "ROC curves on the validation part, with the areas below them:";
+        for (int k = 0; k < n; k++) {
+            size_t used = strlen(alt);
+            double area = number(json_object_get(json_array_get(predictors, (size_t)k), "validation"), "auroc");
+            if (!isnan(area)) snprintf(alt + used, sizeof alt - used, " %s %.3f,", s.names[k], area);
+        }
+        alt[strlen(alt) - 1] = '.';
+        report_picture(r, "roc", &a, alt, "The probe is a logistic regression on the whole residual stream: what a linear reader could know.");
         report_picture(r, "precision-recall", &b, "Precision against recall of the predictors and the probe.", "A predictor's level at recall 1 is its base rate.");
         report_picture(r, "threshold", &c, "F1 of each predictor against the fraction of validation problems above its threshold.",
                        "At 1 everything is called positive: what is not clearly above the right end is not prediction.");
@@ -191,7 +198,12 @@ static void temperature_pictures(struct report *r, const json_t *summary) {
     const struct pva_series passes = {.kind = PVA_SERIES_INTERVALS, .colour = PVA_BLUE, .n = (int64_t)n, .x = x, .y = rate, .low = low, .high = high};
     const struct pva_figure a = {.title = "Pass rate by temperature", .x_label = "temperature", .y_label = "fraction solved", .x_range = range, .y_range = unit, .series = &passes, .n_series = 1};
     const struct pva_figure b = {.title = "AUROC by temperature", .x_label = "temperature", .y_label = "AUROC", .x_range = range, .y_range = unit, .series = series, .n_series = (int)k + 1};
-    report_picture(r, "pass-rate-temperature", &a, "Fraction of problems solved at each temperature.", "Intervals clustered by problem: samples of one problem are not independent. Where nothing passes there is none.");
+    char alt[300] = "Fraction of problems solved by temperature:";
+    for (size_t i = 0; i < n; i++) {
+        size_t used = strlen(alt);
+        snprintf(alt + used, sizeof alt - used, " %.2f at %g%s", rate[i], x[i], i + 1 < n ? "," : ".");
+    }
+    report_picture(r, "pass-rate-temperature", &a, alt, "Intervals clustered by problem: samples of one problem are not independent. Where nothing passes there is none.");
     report_picture(r, "auroc-temperature", &b, "AUROC of each predictor at each temperature.", "The activations are the prompt's and do not depend on the temperature; the labels do. Missing: one class only.");
 }
 

@@ -86,7 +86,6 @@ static void control_picture(struct report *r, const json_t *stage, const char *s
     static const char *const kinds[] = {"treated", "flipped", "zero", "random", "matched"}, *const names[] = {"the latent", "flipped", "zero", "random", "matched"};
     static const enum pva_colour colours[] = {PVA_BLUE, PVA_ORANGE, PVA_GREEN, PVA_GREY, PVA_GREY};
     enum { RANDOM = 3, MATCHED };
-    const double nothing = NAN;
     double x[5][MOST_ARMS], y[2][5][MOST_ARMS];
     int64_t n[5] = {0};
     double most[2] = {-1, -1}, band[2][2] = {{1, 0}, {1, 0}}; /* of all arms, below 0 where no problem could change; least and most of the controls */
@@ -105,18 +104,19 @@ static void control_picture(struct report *r, const json_t *stage, const char *s
         }
     static const char *const what[2] = {"correction", "corruption"}, *const titles[2] = {"Failing problems that pass when steered", "Passing problems that fail when steered"};
     for (int w = 0; w < 2; w++) {
-        if (most[w] < 0) continue;
+        if (most[w] < 0 || !n[0]) continue;
         const double range[2] = {0, most[w] > 0 ? fmin(1, 1.05 * most[w]) : 1};
         const double everywhere[2] = {-0.6, 4.6}, low[2] = {band[w][0], band[w][0]}, high[2] = {band[w][1], band[w][1]};
         struct pva_series series[7];
         char name[80], alt[160];
         series[0] = (struct pva_series){.kind = PVA_SERIES_BAND, .colour = PVA_GREY, .n = n[RANDOM] + n[MATCHED] ? 2 : 0, .x = everywhere, .low = low, .high = high};
-        series[1] = (struct pva_series){.kind = PVA_SERIES_LEVEL, .colour = PVA_BLUE, .dashed = 1, .y = n[0] ? y[w][0] : &nothing};
+        series[1] = (struct pva_series){.kind = PVA_SERIES_LEVEL, .colour = PVA_BLUE, .dashed = 1, .y = y[w][0]};
         for (int k = 0; k < 5; k++) series[2 + k] = (struct pva_series){.kind = PVA_SERIES_POINTS, .colour = colours[k], .n = n[k], .x = x[k], .y = y[w][k]};
         const struct pva_figure f = {.title = titles[w], .y_label = "fraction", .y_range = range, .x_names = names, .n_x_names = 5, .series = series, .n_series = 7};
         snprintf(name, sizeof name, "controls-%s-%s", side, what[w]);
-        snprintf(alt, sizeof alt, "The %s rate of the latent beside those of its controls, one point per arm.", what[w]);
-        report_picture(r, name, &f, alt, "Validation part; one point an arm; the dashed line is the latent, the grey band the controls. Every control pushes as hard at the same layer and positions; random ones along random directions, matched ones along latents that fire as often.");
+        snprintf(alt, sizeof alt, "The %s rate of the latent, %.3f, beside those of its controls, %.3f to %.3f.", what[w], y[w][0][0], band[w][0], band[w][1]);
+        report_picture(r, name, &f, alt, "Validation part; one point an arm; the dashed line is the latent, the grey band the controls. Every control pushes as hard at the same "
+                                         "layer and positions; random ones along random directions, matched ones along latents that fire as often.");
     }
 }
 

@@ -61,6 +61,7 @@ static void test_edges(void) {
     CHECK_INT(pva_figure_write(&f, scratch_directory, "bars", &err), PVA_OK);
     char *svg = read_all("bars.svg");
     CHECK(strstr(svg, "medium") && strstr(svg, "hard"));
+    CHECK(strstr(svg, "<text> 0</text>") != NULL); /* bars stand on zero, whatever the least of them is */
     free(svg);
     CHECK_INT(pva_figure_write(&empty, scratch_directory, "empty", &err), PVA_OK);
     svg = read_all("empty.svg");
