@@ -47,10 +47,10 @@
 #define HIDDEN(k) "{layer_pattern: hidden_layers.0, k: " k "}"
 
 static const struct pva_spd_experiment experiments[] = {
-    {"tms_5-2", "Toy model of superposition, 5 features in 2 dimensions", 0.7,
+    {"tms_5-2", "Toy model of superposition, 5 features in 2 dimensions", 0.4,
      "CI error 0: 5 components in each of linear1 and linear2; MMCS 1, ML2R close to 1",
      TMS("20", "linear1, linear2", "3.0e-3", "1.0", "5", "", "", "tms_5-2")},
-    {"tms_5-2-id", "The same with an identity layer between", 0.8,
+    {"tms_5-2-id", "The same with an identity layer between", 0.6,
      "CI error 0: 5, 5 and, in the identity, 2 dense components; MMCS 1, ML2R close to 1",
      TMS("20", "linear1, linear2, hidden_layers.0", "3.0e-3", "1.0", "5", "hidden_layers.0", HIDDEN("2"), "tms_5-2-id")},
     {"tms_40-10", "Toy model of superposition, 40 features in 10 dimensions", 15,
