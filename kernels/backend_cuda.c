@@ -443,6 +443,21 @@ static int cuda_jumprelu_encode(struct pva_backend *be, struct pva_tensor x, con
                  err);
 }
 
+static int cuda_maxt_count(struct pva_backend *be, const struct pva_maxt *m, struct pva_tensor labels, int64_t n, struct pva_tensor n_at_least,
+                           struct pva_error *err) {
+    PVA_ASSERT(m->sets.dtype == PVA_U64 && m->groups.dtype == PVA_I32 && m->groups.cols == PVA_MAXT_GROUP && m->scores.dtype == PVA_F64 && m->scores.cols == 1);
+    PVA_ASSERT(labels.dtype == PVA_U64 && labels.cols == PVA_MAXT_BLOCK && labels.rows == (n + PVA_MAXT_BLOCK - 1) / PVA_MAXT_BLOCK * m->sets.cols);
+    PVA_ASSERT(n_at_least.dtype == PVA_I64 && n_at_least.rows == m->scores.rows && n_at_least.cols == 1);
+    const struct pva_cuda_maxt device = {
+        .sets = data_of(m->sets), .groups = data_of(m->groups), .scores = data_of(m->scores), .n_sets = m->sets.rows, .n_words = m->sets.cols,
+        .n_groups = m->groups.rows, .n_levels = m->scores.rows, .n_items = m->n_items, .n1 = m->n1, .studentised = m->studentised,
+    };
+    size_t bytes = pva_cuda_maxt_bytes(device.n_groups, n);
+    TRY(need_work(be, PVA_CUDA_COUNTERS + bytes, err));
+    return START(be, "maxt_count",
+                 pva_cuda_maxt_count(&device, data_of(labels), n, data_of(n_at_least), be->work + PVA_CUDA_COUNTERS, bytes, be->stream), err);
+}
+
 static const struct pva_backend_ops backend_cuda = {
     .name = "cuda",
     .open = cuda_open,
@@ -468,6 +483,7 @@ static const struct pva_backend_ops backend_cuda = {
     .softcap = cuda_softcap,
     .sample = cuda_sample,
     .jumprelu_encode = cuda_jumprelu_encode,
+    .maxt_count = cuda_maxt_count,
     .count = cuda_count,
 };
 
