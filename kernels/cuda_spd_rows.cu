@@ -1,0 +1,230 @@
+/* cuda_spd_rows.cu - a decomposition's element-wise operations, its draws, its losses and the step of its parameters. */
+#include "cuda_spd_math.cuh"
+
+#include <math.h>
+
+namespace {
+
+enum { THREADS = 256 };
+
+/* Every (row, sample) of a node, in strides of the grid. */
+#define FOR_EACH(i, dim, n, ld) \
+    for (int64_t at_ = (int64_t)blockIdx.x * THREADS + threadIdx.x, all_ = (int64_t)(dim) * (n); at_ < all_; at_ += (int64_t)gridDim.x * THREADS) \
+        for (int64_t i = at_ / (n) * (ld) + at_ % (n), once_ = 1; once_; once_ = 0)
+
+/* ---- sigmoids ---- */
+
+__device__ __forceinline__ float logistic(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+/* x * sigmoid(10 x), x * sigmoid(-10 x), and their derivatives */
+__device__ __forceinline__ float swish(float z) { return z * logistic(10.0f * z); }
+__device__ __forceinline__ float swish_slope(float z) {
+    const float l = logistic(10.0f * z);
+    return l + 10.0f * z * l * (1.0f - l);
+}
+__device__ __forceinline__ float swish_down(float z) { return z * logistic(-10.0f * z); }
+__device__ __forceinline__ float swish_down_slope(float z) {
+    const float l = logistic(-10.0f * z);
+    return l - 10.0f * z * l * (1.0f - l);
+}
+
+__device__ __forceinline__ float value_of(int type, float x) {
+    const float leak = 0.01f, above = x < 0.0f ? 0.0f : x;
+    if (type == SPD_NORMAL) return logistic(x);
+    if (type == SPD_LEAKY_HARD) return x > 0.0f ? (x > 1.0f ? 1.0f : x) : leak * x;
+    if (type == SPD_UPPER_LEAKY_HARD) return above > 1.0f ? 1.0f + leak * (above - 1.0f) : above;
+    if (type == SPD_SWISH_HARD) {
+        const float z = x - 0.5f, a = z - 0.5f, b = z + 0.5f;
+        return 0.5f + (swish_down(a) - swish(z)) + (swish(b) - swish_down(z));
+    }
+    return above > 1.0f ? 1.0f : above; /* hard; lower-leaky hard has its leak in the backward pass alone */
+}
+
+__device__ __forceinline__ float sloped(int type, float x, float dy) {
+    const float leak = 0.01f;
+    if (type == SPD_NORMAL) {
+        const float l = logistic(x);
+        return dy * l * (1.0f - l);
+    }
+    if (type == SPD_SWISH_HARD) {
+        const float z = x - 0.5f, a = z - 0.5f, b = z + 0.5f;
+        return dy * (swish_down_slope(a) - swish_slope(z) + swish_slope(b) - swish_down_slope(z));
+    }
+    if (type == SPD_HARD) return dy * (x < 0.0f ? 0.0f : x > 1.0f ? 0.0f : 1.0f); /* a clamp passes the gradient at its ends too */
+    if (type == SPD_UPPER_LEAKY_HARD) return dy * (x > 1.0f ? leak : x < 0.0f ? 0.0f : 1.0f);
+    return dy * (x <= 0.0f ? leak : x > 1.0f ? 0.0f : 1.0f);
+}
+
+__global__ void __launch_bounds__(THREADS) sigmoid(int dim, int n, int ld, int type, const float *x, float *y) {
+    FOR_EACH(i, dim, n, ld) y[i] = value_of(type, x[i]);
+}
+__global__ void __launch_bounds__(THREADS) sigmoid_backward(int dim, int n, int ld, int type, const float *x, const float *dy, float *dx) {
+    FOR_EACH(i, dim, n, ld) dx[i] += sloped(type, x[i], dy[i]);
+}
+
+/* ---- masks, draws ---- */
+
+__global__ void __launch_bounds__(THREADS) mask(int dim, int n, int ld, const float *a, const float *g, const float *r, float *s) {
+    FOR_EACH(i, dim, n, ld) s[i] = a[i] * (g[i] + (1.0f - g[i]) * r[i]);
+}
+__global__ void __launch_bounds__(THREADS) mask_backward(int dim, int n, int ld, const float *a, const float *g, const float *r, const float *ds, float *da,
+                                                          float *dg) {
+    FOR_EACH(i, dim, n, ld) {
+        const float m = g[i] + (1.0f - g[i]) * r[i];
+        da[i] += ds[i] * m;
+        dg[i] += ds[i] * a[i] * (1.0f - r[i]);
+    }
+}
+
+/* A thread draws the four numbers of one sample and four rows. */
+__global__ void __launch_bounds__(THREADS) uniform(int dim, int n, int ld, uint32_t k0, uint32_t k1, uint32_t step, const uint32_t *sample, uint32_t c2,
+                                                    uint32_t c3, float *out) {
+    const int64_t all = (int64_t)((dim + 3) / 4) * n;
+    for (int64_t at = (int64_t)blockIdx.x * THREADS + threadIdx.x; at < all; at += (int64_t)gridDim.x * THREADS) {
+        const int four = (int)(at / n), s = (int)(at % n);
+        uint32_t w[4] = {step, sample[s], c2 + (uint32_t)four, c3}, key0 = k0, key1 = k1;
+#pragma unroll
+        for (int round = 0; round < 10; round++) {
+            const uint32_t h0 = __umulhi(0xD2511F53u, w[0]), l0 = 0xD2511F53u * w[0], h1 = __umulhi(0xCD9E8D57u, w[2]), l1 = 0xCD9E8D57u * w[2];
+            w[0] = h1 ^ w[1] ^ key0;
+            w[1] = l1;
+            w[2] = h0 ^ w[3] ^ key1;
+            w[3] = l0;
+            key0 += 0x9E3779B9u;
+            key1 += 0xBB67AE85u;
+        }
+#pragma unroll
+        for (int r = 0; r < 4; r++)
+            if (4 * four + r < dim) out[(int64_t)(4 * four + r) * ld + s] = (float)(w[r] >> 8) * 0x1p-24f;
+    }
+}
+
+/* ---- sums over samples ---- */
+
+/* The row of these sixteen threads. One beyond the last reads the last one again and must not write. */
+__device__ __forceinline__ int row_of(int dim, bool *exists) {
+    const int row = (int)blockIdx.x * SPD_SUMS + (int)threadIdx.x / SPD_LANES;
+    *exists = row < dim;
+    return row < dim ? row : dim - 1;
+}
+
+__global__ void __launch_bounds__(SPD_THREADS) squares(int dim, int n, int ld, const float *y, const float *t, const float *w, float scale, float *dy,
+                                                        float *row_sums) {
+    bool exists;
+    const int row = row_of(dim, &exists), lane = (int)threadIdx.x % SPD_LANES;
+    const int64_t first = (int64_t)row * ld;
+    float sum = 0;
+    for (int s = lane; s < n; s += SPD_LANES) {
+        const float d = w[s] != 0.0f ? y[first + s] - t[first + s] : 0.0f;
+        sum = fmaf(d, d, sum);
+        if (dy && exists) dy[first + s] = scale * d;
+    }
+    sum = join_lanes(sum);
+    if (exists && lane == 0) row_sums[row] = sum;
+}
+
+__global__ void __launch_bounds__(SPD_THREADS) weighted_sum(int dim, int n, int ld, const float *w, const float *a, float *row_sums) {
+    bool exists;
+    const int row = row_of(dim, &exists), lane = (int)threadIdx.x % SPD_LANES;
+    float sum = 0;
+    for (int s = lane; s < n; s += SPD_LANES) sum = fmaf(w[s], a[(int64_t)row * ld + s], sum);
+    sum = join_lanes(sum);
+    if (exists && lane == 0) row_sums[row] = sum;
+}
+
+__global__ void __launch_bounds__(SPD_THREADS) weighted_count(int dim, int n, int ld, const float *w, const float *a, float limit, double *counts) {
+    bool exists;
+    const int row = row_of(dim, &exists), lane = (int)threadIdx.x % SPD_LANES;
+    float sum = 0;
+    for (int s = lane; s < n; s += SPD_LANES) sum += a[(int64_t)row * ld + s] > limit ? w[s] : 0.0f;
+    sum = join_lanes(sum);
+    if (exists && lane == 0) counts[row] += (double)sum;
+}
+
+/* One after the other, as the rows come on the CPU. */
+__global__ void add_up(int dim, const float *row_sums, double *sum) {
+    double total = *sum;
+    for (int r = 0; r < dim; r++) total += (double)row_sums[r];
+    *sum = total;
+}
+
+/* ---- AdamW ---- */
+
+__global__ void __launch_bounds__(THREADS) adam(int64_t n, float b1, float b2, float rate, float keep, float root, float eps, const float *grad, float *m,
+                                                 float *v, float *p) {
+    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += (int64_t)gridDim.x * THREADS) {
+        m[i] = b1 * m[i] + (1.0f - b1) * grad[i];
+        v[i] = b2 * v[i] + (1.0f - b2) * grad[i] * grad[i];
+        p[i] = keep * p[i] - rate * m[i] / (sqrtf(v[i]) / root + eps);
+    }
+}
+
+unsigned rows_grid(int dim) { return (unsigned)((dim + SPD_SUMS - 1) / SPD_SUMS); }
+
+} // namespace
+
+int pva_cuda_spd_sigmoid(int dim, int n, int ld, enum spd_sigmoid type, const float *x, float *y, cudaStream_t stream) {
+    if (dim == 0 || n == 0) return 0;
+    PVA_LAUNCH(sigmoid, grid_for((int64_t)dim * n, THREADS), THREADS, 0, stream, dim, n, ld, (int)type, x, y);
+    return launch_status();
+}
+
+int pva_cuda_spd_sigmoid_backward(int dim, int n, int ld, enum spd_sigmoid type, const float *x, const float *dy, float *dx, cudaStream_t stream) {
+    if (dim == 0 || n == 0) return 0;
+    PVA_LAUNCH(sigmoid_backward, grid_for((int64_t)dim * n, THREADS), THREADS, 0, stream, dim, n, ld, (int)type, x, dy, dx);
+    return launch_status();
+}
+
+int pva_cuda_spd_mask(int dim, int n, int ld, const float *a, const float *g, const float *r, float *s, cudaStream_t stream) {
+    if (dim == 0 || n == 0) return 0;
+    PVA_LAUNCH(mask, grid_for((int64_t)dim * n, THREADS), THREADS, 0, stream, dim, n, ld, a, g, r, s);
+    return launch_status();
+}
+
+int pva_cuda_spd_mask_backward(int dim, int n, int ld, const float *a, const float *g, const float *r, const float *ds, float *da, float *dg,
+                               cudaStream_t stream) {
+    if (dim == 0 || n == 0) return 0;
+    PVA_LAUNCH(mask_backward, grid_for((int64_t)dim * n, THREADS), THREADS, 0, stream, dim, n, ld, a, g, r, ds, da, dg);
+    return launch_status();
+}
+
+int pva_cuda_spd_uniform(int dim, int n, int ld, uint64_t seed, uint32_t step, const uint32_t *sample, uint32_t c2, uint32_t c3, float *out,
+                         cudaStream_t stream) {
+    if (dim == 0 || n == 0) return 0;
+    const int64_t threads = (int64_t)((dim + 3) / 4) * n;
+    PVA_LAUNCH(uniform, grid_for(threads, THREADS), THREADS, 0, stream, dim, n, ld, (uint32_t)seed, (uint32_t)(seed >> 32), step, sample, c2, c3, out);
+    return launch_status();
+}
+
+static int add_rows(int dim, const float *row_sums, double *sum, cudaStream_t stream) {
+    const int status = launch_status();
+    if (status) return status;
+    PVA_LAUNCH(add_up, 1, 1, 0, stream, dim, row_sums, sum);
+    return launch_status();
+}
+
+int pva_cuda_spd_squares(int dim, int n, int ld, const float *y, const float *t, const float *w, float scale, float *dy, float *row_sums, double *sum,
+                         cudaStream_t stream) {
+    if (dim == 0) return 0;
+    PVA_LAUNCH(squares, rows_grid(dim), SPD_THREADS, 0, stream, dim, n, ld, y, t, w, scale, dy, row_sums);
+    return add_rows(dim, row_sums, sum, stream);
+}
+
+int pva_cuda_spd_weighted_sum(int dim, int n, int ld, const float *w, const float *a, float *row_sums, double *sum, cudaStream_t stream) {
+    if (dim == 0) return 0;
+    PVA_LAUNCH(weighted_sum, rows_grid(dim), SPD_THREADS, 0, stream, dim, n, ld, w, a, row_sums);
+    return add_rows(dim, row_sums, sum, stream);
+}
+
+int pva_cuda_spd_weighted_count(int dim, int n, int ld, const float *w, const float *a, float limit, double *counts, cudaStream_t stream) {
+    if (dim == 0) return 0;
+    PVA_LAUNCH(weighted_count, rows_grid(dim), SPD_THREADS, 0, stream, dim, n, ld, w, a, limit, counts);
+    return launch_status();
+}
+
+int pva_cuda_spd_adam(size_t n, const struct spd_adam *a, const float *grad, float *m, float *v, float *p, cudaStream_t stream) {
+    if (n == 0) return 0;
+    PVA_LAUNCH(adam, grid_for((int64_t)n, THREADS), THREADS, 0, stream, (int64_t)n, a->beta1, a->beta2, a->lr / a->correction1, 1.0f - a->lr * a->decay,
+               sqrtf(a->correction2), a->eps, grad, m, v, p);
+    return launch_status();
+}
