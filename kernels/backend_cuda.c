@@ -3,6 +3,7 @@
  * Everything is asynchronous but download and sync. Uploads go through pinned memory, so the caller's may be reused at once. What a kernel finds
  * wrong (a token outside of the vocabulary) it writes down on the device; download and sync read it and report it. */
 #include "backend_cuda.h"
+#include "backend_cuda_spd.h"
 #include "cuda_check.h"
 #include "kernels.h"
 
@@ -485,6 +486,7 @@ static const struct pva_backend_ops backend_cuda = {
     .jumprelu_encode = cuda_jumprelu_encode,
     .maxt_count = cuda_maxt_count,
     .count = cuda_count,
+    .spd = &pva_spd_ops_cuda,
 };
 
 const struct pva_backend_ops *pva_backend_cuda_find(struct pva_error *err) {
@@ -494,3 +496,24 @@ const struct pva_backend_ops *pva_backend_cuda_find(struct pva_error *err) {
     no_device(status, err);
     return NULL;
 }
+
+/* ---- for the other table ---- */
+
+struct CUstream_st *pva_cuda_stream(const struct pva_backend *be) { return be->stream; }
+
+void *pva_cuda_address(const struct pva_buffer *buffer) { return buffer->data; }
+
+int pva_cuda_work(struct pva_backend *be, size_t bytes, void **work, struct pva_error *err) {
+    TRY(need_work(be, PVA_CUDA_COUNTERS + bytes, err));
+    *work = be->work + PVA_CUDA_COUNTERS;
+    return PVA_OK;
+}
+
+int pva_cuda_send(struct pva_backend *be, void *to, const void *host, size_t bytes, struct pva_error *err) { return to_device(be, to, host, bytes, err); }
+
+int pva_cuda_receive(struct pva_backend *be, void *host, const void *from, size_t bytes, struct pva_error *err) {
+    struct pva_buffer whole = {(char *)from, bytes};
+    return cuda_download(be, (struct pva_tensor){&whole, 0, PVA_U8, 1, (int64_t)bytes}, host, err);
+}
+
+int pva_cuda_started(const struct pva_backend *be, int status, const char *stage, struct pva_error *err) { return START(be, stage, status, err); }

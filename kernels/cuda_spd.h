@@ -54,16 +54,34 @@ int pva_cuda_spd_mask_backward(int dim, int n, int ld, const float *a, const flo
 int pva_cuda_spd_uniform(int dim, int n, int ld, uint64_t seed, uint32_t step, const uint32_t *sample, uint32_t c2, uint32_t c3, float *out,
                          struct CUstream_st *stream);
 
+int pva_cuda_spd_clear(int dim, int n, int ld, float *x, struct CUstream_st *stream);
+int pva_cuda_spd_copy(int dim, int n, int ld, const float *in, float *out, struct CUstream_st *stream);
+int pva_cuda_spd_add(int dim, int n, int ld, const float *in, float *out, struct CUstream_st *stream);
+/* max(in + bias, 0), bias [dim] or NULL; backward: din += dout where out > 0 */
+int pva_cuda_spd_relu(int dim, int n, int ld, const float *in, const float *bias, float *out, struct CUstream_st *stream);
+int pva_cuda_spd_relu_backward(int dim, int n, int ld, const float *out, const float *dout, float *din, struct CUstream_st *stream);
+int pva_cuda_spd_absolute(int dim, int n, int ld, const float *in, float *out, struct CUstream_st *stream);
+int pva_cuda_spd_absolute_backward(int dim, int n, int ld, const float *in, const float *dout, float *din, struct CUstream_st *stream);
+
 /* Below: row_sums [dim] floats of work memory; *sum += the rows' sums in their order, in double. */
 
 /* (y - t)^2 where w[s] != 0; unless NULL, dy = scale * (y - t) on those samples and 0 elsewhere */
 int pva_cuda_spd_squares(int dim, int n, int ld, const float *y, const float *t, const float *w, float scale, float *dy, float *row_sums, double *sum,
                          struct CUstream_st *stream);
-/* w[s] * a[s] */
-int pva_cuda_spd_weighted_sum(int dim, int n, int ld, const float *w, const float *a, float *row_sums, double *sum, struct CUstream_st *stream);
+/* w[s] * x^p with x = g + 1e-12; unless NULL, dg += scale * w[s] * x^(p - 1). pow: the device's where p or p - 1 is not 1 or 2. */
+int pva_cuda_spd_importance(int dim, int n, int ld, const float *w, const float *g, double p, float scale, float *dg, float *row_sums, double *sum,
+                            struct CUstream_st *stream);
 /* counts[r] += sum over samples of w[s] where a[s] > limit */
 int pva_cuda_spd_weighted_count(int dim, int n, int ld, const float *w, const float *a, float limit, double *counts, struct CUstream_st *stream);
 
+/* ---- vectors ---- */
+
+int pva_cuda_spd_negated(size_t n, const float *x, float *y, struct CUstream_st *stream);
+int pva_cuda_spd_scaled(size_t n, float k, float *x, struct CUstream_st *stream);
+/* In double: 256 threads take the elements j, j + 256, ...; then pairwise. Not the CPU's order. */
+int pva_cuda_spd_sum_squares(size_t n, const float *x, double *sum, struct CUstream_st *stream);
+/* to [m][n] = from [n][m] */
+int pva_cuda_spd_transpose(int n, int m, const float *from, float *to, struct CUstream_st *stream);
 int pva_cuda_spd_adam(size_t n, const struct spd_adam *a, const float *grad, float *m, float *v, float *p, struct CUstream_st *stream);
 
 #ifdef __cplusplus

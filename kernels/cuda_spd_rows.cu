@@ -62,6 +62,33 @@ __global__ void __launch_bounds__(THREADS) sigmoid_backward(int dim, int n, int 
     FOR_EACH(i, dim, n, ld) dx[i] += sloped(type, x[i], dy[i]);
 }
 
+/* ---- zero, copy, sum, relu, absolute value ---- */
+
+__global__ void __launch_bounds__(THREADS) clear(int dim, int n, int ld, float *x) {
+    FOR_EACH(i, dim, n, ld) x[i] = 0;
+}
+__global__ void __launch_bounds__(THREADS) copy(int dim, int n, int ld, const float *in, float *out) {
+    FOR_EACH(i, dim, n, ld) out[i] = in[i];
+}
+__global__ void __launch_bounds__(THREADS) add(int dim, int n, int ld, const float *in, float *out) {
+    FOR_EACH(i, dim, n, ld) out[i] += in[i];
+}
+__global__ void __launch_bounds__(THREADS) relu(int dim, int n, int ld, const float *in, const float *bias, float *out) {
+    FOR_EACH(i, dim, n, ld) {
+        const float x = in[i] + (bias ? bias[i / ld] : 0.0f);
+        out[i] = x > 0.0f ? x : 0.0f;
+    }
+}
+__global__ void __launch_bounds__(THREADS) relu_backward(int dim, int n, int ld, const float *out, const float *dout, float *din) {
+    FOR_EACH(i, dim, n, ld) din[i] += out[i] > 0.0f ? dout[i] : 0.0f;
+}
+__global__ void __launch_bounds__(THREADS) absolute(int dim, int n, int ld, const float *in, float *out) {
+    FOR_EACH(i, dim, n, ld) out[i] = in[i] < 0.0f ? -in[i] : in[i];
+}
+__global__ void __launch_bounds__(THREADS) absolute_backward(int dim, int n, int ld, const float *in, const float *dout, float *din) {
+    FOR_EACH(i, dim, n, ld) din[i] += in[i] < 0.0f ? -dout[i] : in[i] > 0.0f ? dout[i] : 0.0f;
+}
+
 /* ---- masks, draws ---- */
 
 __global__ void __launch_bounds__(THREADS) mask(int dim, int n, int ld, const float *a, const float *g, const float *r, float *s) {
@@ -123,11 +150,20 @@ __global__ void __launch_bounds__(SPD_THREADS) squares(int dim, int n, int ld, c
     if (exists && lane == 0) row_sums[row] = sum;
 }
 
-__global__ void __launch_bounds__(SPD_THREADS) weighted_sum(int dim, int n, int ld, const float *w, const float *a, float *row_sums) {
+__device__ __forceinline__ float power(float x, float p) { return p == 1.0f ? x : p == 2.0f ? x * x : powf(x, p); }
+
+/* lower: p - 1, taken in double before it is rounded. */
+__global__ void __launch_bounds__(SPD_THREADS) importance(int dim, int n, int ld, const float *w, const float *g, float p, float lower, float scale,
+                                                           float *dg, float *row_sums) {
     bool exists;
     const int row = row_of(dim, &exists), lane = (int)threadIdx.x % SPD_LANES;
+    const int64_t first = (int64_t)row * ld;
     float sum = 0;
-    for (int s = lane; s < n; s += SPD_LANES) sum = fmaf(w[s], a[(int64_t)row * ld + s], sum);
+    for (int s = lane; s < n; s += SPD_LANES) {
+        const float x = g[first + s] + 1e-12f;
+        sum = fmaf(w[s], power(x, p), sum);
+        if (dg && exists) dg[first + s] += scale * w[s] * (p == 1.0f ? 1.0f : p == 2.0f ? x : power(x, lower));
+    }
     sum = join_lanes(sum);
     if (exists && lane == 0) row_sums[row] = sum;
 }
@@ -148,11 +184,35 @@ __global__ void add_up(int dim, const float *row_sums, double *sum) {
     *sum = total;
 }
 
-/* ---- AdamW ---- */
+/* ---- vectors ---- */
+
+#define FOR_ALL(i, n) for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < (n); i += (int64_t)gridDim.x * THREADS)
+
+__global__ void __launch_bounds__(THREADS) negated(int64_t n, const float *x, float *y) {
+    FOR_ALL(i, n) y[i] = -x[i];
+}
+__global__ void __launch_bounds__(THREADS) scaled(int64_t n, float k, float *x) {
+    FOR_ALL(i, n) x[i] *= k;
+}
+__global__ void __launch_bounds__(THREADS) transpose(int n, int m, const float *from, float *to) {
+    FOR_ALL(i, (int64_t)n * m) to[i] = from[i % n * m + i / n];
+}
+
+__global__ void __launch_bounds__(THREADS) sum_squares(int64_t n, const float *x, double *sum) {
+    __shared__ double parts[THREADS];
+    double mine = 0;
+    for (int64_t i = threadIdx.x; i < n; i += THREADS) mine += (double)x[i] * (double)x[i];
+    parts[threadIdx.x] = mine;
+    for (int half = THREADS / 2; half; half /= 2) {
+        __syncthreads();
+        if ((int)threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) *sum += parts[0];
+}
 
 __global__ void __launch_bounds__(THREADS) adam(int64_t n, float b1, float b2, float rate, float keep, float root, float eps, const float *grad, float *m,
                                                  float *v, float *p) {
-    for (int64_t i = (int64_t)blockIdx.x * THREADS + threadIdx.x; i < n; i += (int64_t)gridDim.x * THREADS) {
+    FOR_ALL(i, n) {
         m[i] = b1 * m[i] + (1.0f - b1) * grad[i];
         v[i] = b2 * v[i] + (1.0f - b2) * grad[i] * grad[i];
         p[i] = keep * p[i] - rate * m[i] / (sqrtf(v[i]) / root + eps);
@@ -163,29 +223,38 @@ unsigned rows_grid(int dim) { return (unsigned)((dim + SPD_SUMS - 1) / SPD_SUMS)
 
 } // namespace
 
+#define NODE(kernel, ...) \
+    if (dim == 0 || n == 0) return 0; \
+    PVA_LAUNCH(kernel, grid_for((int64_t)dim * n, THREADS), THREADS, 0, stream, dim, n, ld, __VA_ARGS__); \
+    return launch_status()
+
+int pva_cuda_spd_clear(int dim, int n, int ld, float *x, cudaStream_t stream) { NODE(clear, x); }
+int pva_cuda_spd_copy(int dim, int n, int ld, const float *in, float *out, cudaStream_t stream) { NODE(copy, in, out); }
+int pva_cuda_spd_add(int dim, int n, int ld, const float *in, float *out, cudaStream_t stream) { NODE(add, in, out); }
+int pva_cuda_spd_relu(int dim, int n, int ld, const float *in, const float *bias, float *out, cudaStream_t stream) { NODE(relu, in, bias, out); }
+int pva_cuda_spd_relu_backward(int dim, int n, int ld, const float *out, const float *dout, float *din, cudaStream_t stream) {
+    NODE(relu_backward, out, dout, din);
+}
+int pva_cuda_spd_absolute(int dim, int n, int ld, const float *in, float *out, cudaStream_t stream) { NODE(absolute, in, out); }
+int pva_cuda_spd_absolute_backward(int dim, int n, int ld, const float *in, const float *dout, float *din, cudaStream_t stream) {
+    NODE(absolute_backward, in, dout, din);
+}
+
 int pva_cuda_spd_sigmoid(int dim, int n, int ld, enum spd_sigmoid type, const float *x, float *y, cudaStream_t stream) {
-    if (dim == 0 || n == 0) return 0;
-    PVA_LAUNCH(sigmoid, grid_for((int64_t)dim * n, THREADS), THREADS, 0, stream, dim, n, ld, (int)type, x, y);
-    return launch_status();
+    NODE(sigmoid, (int)type, x, y);
 }
 
 int pva_cuda_spd_sigmoid_backward(int dim, int n, int ld, enum spd_sigmoid type, const float *x, const float *dy, float *dx, cudaStream_t stream) {
-    if (dim == 0 || n == 0) return 0;
-    PVA_LAUNCH(sigmoid_backward, grid_for((int64_t)dim * n, THREADS), THREADS, 0, stream, dim, n, ld, (int)type, x, dy, dx);
-    return launch_status();
+    NODE(sigmoid_backward, (int)type, x, dy, dx);
 }
 
 int pva_cuda_spd_mask(int dim, int n, int ld, const float *a, const float *g, const float *r, float *s, cudaStream_t stream) {
-    if (dim == 0 || n == 0) return 0;
-    PVA_LAUNCH(mask, grid_for((int64_t)dim * n, THREADS), THREADS, 0, stream, dim, n, ld, a, g, r, s);
-    return launch_status();
+    NODE(mask, a, g, r, s);
 }
 
 int pva_cuda_spd_mask_backward(int dim, int n, int ld, const float *a, const float *g, const float *r, const float *ds, float *da, float *dg,
                                cudaStream_t stream) {
-    if (dim == 0 || n == 0) return 0;
-    PVA_LAUNCH(mask_backward, grid_for((int64_t)dim * n, THREADS), THREADS, 0, stream, dim, n, ld, a, g, r, ds, da, dg);
-    return launch_status();
+    NODE(mask_backward, a, g, r, ds, da, dg);
 }
 
 int pva_cuda_spd_uniform(int dim, int n, int ld, uint64_t seed, uint32_t step, const uint32_t *sample, uint32_t c2, uint32_t c3, float *out,
@@ -210,9 +279,10 @@ int pva_cuda_spd_squares(int dim, int n, int ld, const float *y, const float *t,
     return add_rows(dim, row_sums, sum, stream);
 }
 
-int pva_cuda_spd_weighted_sum(int dim, int n, int ld, const float *w, const float *a, float *row_sums, double *sum, cudaStream_t stream) {
+int pva_cuda_spd_importance(int dim, int n, int ld, const float *w, const float *g, double p, float scale, float *dg, float *row_sums, double *sum,
+                            cudaStream_t stream) {
     if (dim == 0) return 0;
-    PVA_LAUNCH(weighted_sum, rows_grid(dim), SPD_THREADS, 0, stream, dim, n, ld, w, a, row_sums);
+    PVA_LAUNCH(importance, rows_grid(dim), SPD_THREADS, 0, stream, dim, n, ld, w, g, (float)p, (float)(p - 1), scale, dg, row_sums);
     return add_rows(dim, row_sums, sum, stream);
 }
 
@@ -222,9 +292,22 @@ int pva_cuda_spd_weighted_count(int dim, int n, int ld, const float *w, const fl
     return launch_status();
 }
 
-int pva_cuda_spd_adam(size_t n, const struct spd_adam *a, const float *grad, float *m, float *v, float *p, cudaStream_t stream) {
+#define VECTOR(kernel, n, ...) \
+    if ((n) == 0) return 0; \
+    PVA_LAUNCH(kernel, grid_for((int64_t)(n), THREADS), THREADS, 0, stream, __VA_ARGS__); \
+    return launch_status()
+
+int pva_cuda_spd_negated(size_t n, const float *x, float *y, cudaStream_t stream) { VECTOR(negated, n, (int64_t)n, x, y); }
+int pva_cuda_spd_scaled(size_t n, float k, float *x, cudaStream_t stream) { VECTOR(scaled, n, (int64_t)n, k, x); }
+int pva_cuda_spd_transpose(int n, int m, const float *from, float *to, cudaStream_t stream) { VECTOR(transpose, (int64_t)n * m, n, m, from, to); }
+
+int pva_cuda_spd_sum_squares(size_t n, const float *x, double *sum, cudaStream_t stream) {
     if (n == 0) return 0;
-    PVA_LAUNCH(adam, grid_for((int64_t)n, THREADS), THREADS, 0, stream, (int64_t)n, a->beta1, a->beta2, a->lr / a->correction1, 1.0f - a->lr * a->decay,
-               sqrtf(a->correction2), a->eps, grad, m, v, p);
+    PVA_LAUNCH(sum_squares, 1, THREADS, 0, stream, (int64_t)n, x, sum);
     return launch_status();
+}
+
+int pva_cuda_spd_adam(size_t n, const struct spd_adam *a, const float *grad, float *m, float *v, float *p, cudaStream_t stream) {
+    VECTOR(adam, n, (int64_t)n, a->beta1, a->beta2, a->lr / a->correction1, 1.0f - a->lr * a->decay,
+               sqrtf(a->correction2), a->eps, grad, m, v, p);
 }

@@ -1,7 +1,7 @@
 /* A decomposition's operations: the CPU's bits, for shapes that end inside of every tile. Columns beyond n, and what lies around a result, must stay as they
  * were. Only exp may differ, and only on a device. */
 #include "cuda_spd.h"
-#include "spd/kernels.h"
+#include "spd/device.h"
 #include "twin.h"
 
 static const struct spd_kernels *const cpu = &spd_kernels_c;
@@ -202,26 +202,95 @@ static void check_losses(struct chunk k, int dim) {
     const size_t ld = (size_t)k.ld, all = (size_t)dim * ld;
     float *y = node(dim, k, 1), *t = node(dim, k, 1), *w = node(1, k, 1), *dy = node(dim, (struct chunk){0, k.ld}, 1);
     for (int s = 0; s < k.n; s++) w[s] = s % 5 ? 1 : s % 2 ? 0 : 12;
-    double sums[3] = {0.25, 1e9, -3}, *counts = twin_alloc((size_t)dim * sizeof *counts);
+    double sums[2] = {0.25, 1e9}, *counts = twin_alloc((size_t)dim * sizeof *counts);
     for (int r = 0; r < dim; r++) counts[r] = r * 0.5;
     struct twin_buffer y_ = up(y, all), t_ = up(t, all), w_ = up(w, ld), dy_ = up(dy, all), sums_ = twin_new(sums, sizeof sums), rows_ = up(NULL, (size_t)dim);
     struct twin_buffer counts_ = twin_new(counts, (size_t)dim * sizeof *counts);
     double *out = (double *)sums_.p;
     CHECK_CUDA(pva_cuda_spd_squares(dim, k.n, k.ld, AT(y_), AT(t_), AT(w_), 0.3f, AT(dy_), AT(rows_), out, NULL));
     CHECK_CUDA(pva_cuda_spd_squares(dim, k.n, k.ld, AT(t_), AT(y_), AT(w_), 0.3f, NULL, AT(rows_), out + 1, NULL));
-    CHECK_CUDA(pva_cuda_spd_weighted_sum(dim, k.n, k.ld, AT(w_), AT(y_), AT(rows_), out + 2, NULL));
     CHECK_CUDA(pva_cuda_spd_weighted_count(dim, k.n, k.ld, AT(w_), AT(y_), 0.1f, (double *)counts_.p, NULL));
     for (int r = 0; r < dim; r++) {
         const size_t at = (size_t)r * ld;
         cpu->squares(k.n, y + at, t + at, w, 0.3f, dy + at, &sums[0]);
         cpu->squares(k.n, t + at, y + at, w, 0.3f, NULL, &sums[1]);
-        sums[2] += cpu->weighted_sum(k.n, w, y + at);
         counts[r] += cpu->weighted_count(k.n, w, y + at, 0.1f);
     }
     same(&sums_, sums), same(&dy_, dy), same(&counts_, counts);
     CHECK(k.n == 0 || sums[0] > 1);
     RELEASE(&y_, &t_, &w_, &dy_, &sums_, &rows_, &counts_);
     free(y), free(t), free(w), free(dy), free(counts);
+}
+
+static void check_importance(struct chunk k, int dim, double p) {
+    const struct spd_device d = spd_device_cpu(cpu);
+    const size_t ld = (size_t)k.ld, all = (size_t)dim * ld;
+    float *g = node(dim, k, 1), *w = node(1, k, 1), *dg = node(dim, k, 1);
+    for (int r = 0; r < dim; r++)
+        for (int s = 0; s < k.n; s++) g[(size_t)r * ld + (size_t)s] = fabsf(g[(size_t)r * ld + (size_t)s]);
+    double sum[2] = {0.5, 0.25}, got[2];
+    struct twin_buffer g_ = up(g, all), w_ = up(w, ld), dg_ = up(dg, all), sum_ = twin_new(sum, sizeof sum), rows_ = up(NULL, (size_t)dim);
+    double *out = (double *)sum_.p;
+    CHECK_CUDA(pva_cuda_spd_importance(dim, k.n, k.ld, AT(w_), AT(g_), p, 0.3f, AT(dg_), AT(rows_), out, NULL));
+    CHECK_CUDA(pva_cuda_spd_importance(dim, k.n, k.ld, AT(w_), AT(g_), p, 0.3f, NULL, AT(rows_), out + 1, NULL));
+    d.ops->importance(d.own, dim, k.n, k.ld, w, g, p, 0.3f, dg, &sum[0]);
+    d.ops->importance(d.own, dim, k.n, k.ld, w, g, p, 0.3f, NULL, &sum[1]);
+    if (p == 1 || p == 2) {
+        same(&sum_, sum), same(&dg_, dg);
+    } else { /* pow is the device's own, within 4 units in the last place; then two products */
+        near(&dg_, dg, 8 * 0x1p-23 * 10);
+        twin_read(&sum_, got);
+        for (int i = 0; i < 2; i++) CHECK_NEAR(got[i], sum[i], 1e-5 * (1 + fabs(sum[i]) + k.n * dim));
+    }
+    RELEASE(&g_, &w_, &dg_, &sum_, &rows_);
+    free(g), free(w), free(dg);
+}
+
+/* What has no arithmetic to speak of. */
+static void check_plain(struct chunk k, int dim) {
+    const struct spd_device d = spd_device_cpu(cpu);
+    const size_t all = (size_t)dim * (size_t)k.ld;
+    float *x = node(dim, k, 1), *dy = node(dim, k, 1), *bias = vector((size_t)dim, 0.3f), *want[7];
+    struct twin_buffer x_ = up(x, all), dy_ = up(dy, all), bias_ = up(bias, (size_t)dim), out[7];
+    for (int i = 0; i < 7; i++) want[i] = node(dim, k, 1), out[i] = up(want[i], all);
+    CHECK_CUDA(pva_cuda_spd_clear(dim, k.n, k.ld, AT(out[0]), NULL));
+    CHECK_CUDA(pva_cuda_spd_copy(dim, k.n, k.ld, AT(x_), AT(out[1]), NULL));
+    CHECK_CUDA(pva_cuda_spd_add(dim, k.n, k.ld, AT(x_), AT(out[2]), NULL));
+    CHECK_CUDA(pva_cuda_spd_relu(dim, k.n, k.ld, AT(x_), dim % 2 ? AT(bias_) : NULL, AT(out[3]), NULL));
+    CHECK_CUDA(pva_cuda_spd_relu_backward(dim, k.n, k.ld, AT(x_), AT(dy_), AT(out[4]), NULL));
+    CHECK_CUDA(pva_cuda_spd_absolute(dim, k.n, k.ld, AT(x_), AT(out[5]), NULL));
+    CHECK_CUDA(pva_cuda_spd_absolute_backward(dim, k.n, k.ld, AT(x_), AT(dy_), AT(out[6]), NULL));
+    d.ops->clear(d.own, dim, k.n, k.ld, want[0]);
+    d.ops->copy(d.own, dim, k.n, k.ld, x, want[1]);
+    d.ops->add(d.own, dim, k.n, k.ld, x, want[2]);
+    d.ops->relu(d.own, dim, k.n, k.ld, x, dim % 2 ? bias : NULL, want[3]);
+    d.ops->relu_backward(d.own, dim, k.n, k.ld, x, dy, want[4]);
+    d.ops->absolute(d.own, dim, k.n, k.ld, x, want[5]);
+    d.ops->absolute_backward(d.own, dim, k.n, k.ld, x, dy, want[6]);
+    for (int i = 0; i < 7; i++) same(&out[i], want[i]), twin_free(&out[i]), free(want[i]);
+    RELEASE(&x_, &dy_, &bias_);
+    free(x), free(dy), free(bias);
+}
+
+static void check_vectors(int n, int m) {
+    const struct spd_device d = spd_device_cpu(cpu);
+    const size_t all = (size_t)(n * m);
+    float *x = vector(all, 1), *y = vector(all, 1), *z = vector(all, 1), *turned = vector(all, 1);
+    double sum = 0.5, got;
+    struct twin_buffer x_ = up(x, all), y_ = up(y, all), z_ = up(z, all), turned_ = up(turned, all), sum_ = twin_new(&sum, sizeof sum);
+    CHECK_CUDA(pva_cuda_spd_negated(all, AT(x_), AT(y_), NULL));
+    CHECK_CUDA(pva_cuda_spd_scaled(all, 0.3f, AT(z_), NULL));
+    CHECK_CUDA(pva_cuda_spd_transpose(n, m, AT(x_), AT(turned_), NULL));
+    CHECK_CUDA(pva_cuda_spd_sum_squares(all, AT(x_), (double *)sum_.p, NULL));
+    d.ops->negated(d.own, all, x, y);
+    d.ops->scaled(d.own, all, 0.3f, z);
+    d.ops->transpose(d.own, n, m, x, turned);
+    d.ops->sum_squares(d.own, all, x, &sum);
+    same(&y_, y), same(&z_, z), same(&turned_, turned);
+    twin_read(&sum_, &got);
+    CHECK_NEAR(got, sum, 2 * (double)(all + 1) * 0x1p-53 * sum); /* both orders' roundings, of terms that are all positive */
+    RELEASE(&x_, &y_, &z_, &turned_, &sum_);
+    free(x), free(y), free(z), free(turned);
 }
 
 static void check_adam(size_t n) {
@@ -247,8 +316,11 @@ int main(void) {
             check_gates(k);
             check_rows(k, 5), check_rows(k, 1), check_draws(k, 6), check_draws(k, 8), check_draws(k, 1);
             check_losses(k, 11), check_losses(k, 1), check_losses(k, 8);
+            check_importance(k, 9, 1), check_importance(k, 3, 2), check_importance(k, 10, 1.7);
+            check_plain(k, 5), check_plain(k, 2);
         }
         check_product(1, 1, 1), check_product(33, 70, 35), check_product(5, 31, 64), check_product(2, 0, 3), check_negative_zero();
+        check_vectors(1, 1), check_vectors(0, 3), check_vectors(31, 33);
         check_adam(0), check_adam(1), check_adam(515);
     }
     return check_report("twin_spd");

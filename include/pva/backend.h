@@ -27,6 +27,7 @@
 extern "C" {
 #endif
 
+struct pva_spd_ops; /* pva/spd_device.h */
 struct pva_backend; /* an opened device; owns its threads or streams */
 struct pva_buffer;  /* memory on that device; opaque so that a host pointer cannot stand in for it */
 
@@ -194,6 +195,9 @@ struct pva_backend_ops {
 
     /* Devices that this process could open, by index from 0; without opening one. NULL: there is nothing to choose from (the CPU). */
     int (*count)(void);
+
+    /* The operations of a decomposition on this device; NULL on the CPU, where src/spd has its own. */
+    const struct pva_spd_ops *spd;
 };
 
 /* "cpu", "cuda" or "auto" (CUDA when a device is there, else the CPU). NULL with the reason in err when this build or this machine cannot. */
