@@ -126,7 +126,6 @@ static void weighted_count_spd(void *own, int dim, int n, int ld, const float *w
 }
 static void negated_spd(void *own, size_t n, const float *x, float *y) { RUN(negated, n, x, y); }
 static void scaled_spd(void *own, size_t n, float k, float *x) { RUN(scaled, n, k, x); }
-static void sum_squares_spd(void *own, size_t n, const float *x, double *sum) { RUN(sum_squares, n, x, sum); }
 static void adam_spd(void *own, size_t n, const struct spd_adam *a, const float *grad, float *m, float *v, float *p) {
     RUN(adam, n, a, grad, m, v, p);
 }
@@ -161,6 +160,11 @@ static void squares_spd(void *own, int dim, int n, int ld, const float *y, const
 static void importance_spd(void *own, int dim, int n, int ld, const float *w, const float *g, double p, float scale, float *dg, double *sum) {
     float *row_sums = work_of(own, (size_t)dim * sizeof *row_sums);
     RUN(importance, dim, n, ld, w, g, p, scale, dg, row_sums, sum);
+}
+
+static void sum_squares_spd(void *own, size_t n, const float *x, double *sum) {
+    double *block_sums = work_of(own, PVA_CUDA_SPD_SUMS * sizeof *block_sums);
+    RUN(sum_squares, n, x, block_sums, sum);
 }
 
 const struct pva_spd_ops pva_spd_ops_cuda = {

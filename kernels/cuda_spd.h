@@ -78,8 +78,9 @@ int pva_cuda_spd_weighted_count(int dim, int n, int ld, const float *w, const fl
 
 int pva_cuda_spd_negated(size_t n, const float *x, float *y, struct CUstream_st *stream);
 int pva_cuda_spd_scaled(size_t n, float k, float *x, struct CUstream_st *stream);
-/* In double: 256 threads take the elements j, j + 256, ...; then pairwise. Not the CPU's order. */
-int pva_cuda_spd_sum_squares(size_t n, const float *x, double *sum, struct CUstream_st *stream);
+/* In double, block_sums [PVA_CUDA_SPD_SUMS] of work memory: 1,024 numbers to a block, 256 threads each, joined pairwise. Not the CPU's order. */
+enum { PVA_CUDA_SPD_SUMS = 256 };
+int pva_cuda_spd_sum_squares(size_t n, const float *x, double *block_sums, double *sum, struct CUstream_st *stream);
 /* to [m][n] = from [n][m] */
 int pva_cuda_spd_transpose(int n, int m, const float *from, float *to, struct CUstream_st *stream);
 int pva_cuda_spd_adam(size_t n, const struct spd_adam *a, const float *grad, float *m, float *v, float *p, struct CUstream_st *stream);

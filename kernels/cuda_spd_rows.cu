@@ -5,7 +5,7 @@
 
 namespace {
 
-enum { THREADS = 256 };
+enum { THREADS = 256, PIECE = 1024 };
 
 /* Every (row, sample) of a node, in strides of the grid. */
 #define FOR_EACH(i, dim, n, ld) \
@@ -198,16 +198,30 @@ __global__ void __launch_bounds__(THREADS) transpose(int n, int m, const float *
     FOR_ALL(i, (int64_t)n * m) to[i] = from[i % n * m + i / n];
 }
 
-__global__ void __launch_bounds__(THREADS) sum_squares(int64_t n, const float *x, double *sum) {
-    __shared__ double parts[THREADS];
-    double mine = 0;
-    for (int64_t i = threadIdx.x; i < n; i += THREADS) mine += (double)x[i] * (double)x[i];
+/* The sum over a block, in its first thread: pairwise. */
+__device__ __forceinline__ double block_total(double mine, double *parts) {
     parts[threadIdx.x] = mine;
     for (int half = THREADS / 2; half; half /= 2) {
         __syncthreads();
         if ((int)threadIdx.x < half) parts[threadIdx.x] += parts[threadIdx.x + half];
     }
-    if (threadIdx.x == 0) *sum += parts[0];
+    return parts[0];
+}
+
+/* A block adds up PIECE numbers, or the next PIECE after those of all blocks, and so on. */
+__global__ void __launch_bounds__(THREADS) sum_squares(int64_t n, const float *x, double *block_sums) {
+    __shared__ double parts[THREADS];
+    double mine = 0;
+    for (int64_t first = (int64_t)blockIdx.x * PIECE; first < n; first += (int64_t)gridDim.x * PIECE)
+        for (int64_t i = first + threadIdx.x; i < first + PIECE && i < n; i += THREADS) mine += (double)x[i] * (double)x[i];
+    const double total = block_total(mine, parts);
+    if (threadIdx.x == 0) block_sums[blockIdx.x] = total;
+}
+
+__global__ void __launch_bounds__(THREADS) add_blocks(int n_blocks, const double *block_sums, double *sum) {
+    __shared__ double parts[THREADS];
+    const double total = block_total((int)threadIdx.x < n_blocks ? block_sums[threadIdx.x] : 0.0, parts);
+    if (threadIdx.x == 0) *sum += total;
 }
 
 __global__ void __launch_bounds__(THREADS) adam(int64_t n, float b1, float b2, float rate, float keep, float root, float eps, const float *grad, float *m,
@@ -301,9 +315,14 @@ int pva_cuda_spd_negated(size_t n, const float *x, float *y, cudaStream_t stream
 int pva_cuda_spd_scaled(size_t n, float k, float *x, cudaStream_t stream) { VECTOR(scaled, n, (int64_t)n, k, x); }
 int pva_cuda_spd_transpose(int n, int m, const float *from, float *to, cudaStream_t stream) { VECTOR(transpose, (int64_t)n * m, n, m, from, to); }
 
-int pva_cuda_spd_sum_squares(size_t n, const float *x, double *sum, cudaStream_t stream) {
+int pva_cuda_spd_sum_squares(size_t n, const float *x, double *block_sums, double *sum, cudaStream_t stream) {
+    const size_t pieces = (n + PIECE - 1) / PIECE;
+    const int blocks = (int)(pieces < PVA_CUDA_SPD_SUMS ? pieces : PVA_CUDA_SPD_SUMS);
     if (n == 0) return 0;
-    PVA_LAUNCH(sum_squares, 1, THREADS, 0, stream, (int64_t)n, x, sum);
+    PVA_LAUNCH(sum_squares, (unsigned)blocks, THREADS, 0, stream, (int64_t)n, x, block_sums);
+    const int status = launch_status();
+    if (status) return status;
+    PVA_LAUNCH(add_blocks, 1, THREADS, 0, stream, blocks, block_sums, sum);
     return launch_status();
 }
 

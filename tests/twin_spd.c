@@ -278,10 +278,11 @@ static void check_vectors(int n, int m) {
     float *x = vector(all, 1), *y = vector(all, 1), *z = vector(all, 1), *turned = vector(all, 1);
     double sum = 0.5, got;
     struct twin_buffer x_ = up(x, all), y_ = up(y, all), z_ = up(z, all), turned_ = up(turned, all), sum_ = twin_new(&sum, sizeof sum);
+    struct twin_buffer blocks = twin_new(NULL, PVA_CUDA_SPD_SUMS * sizeof(double));
     CHECK_CUDA(pva_cuda_spd_negated(all, AT(x_), AT(y_), NULL));
     CHECK_CUDA(pva_cuda_spd_scaled(all, 0.3f, AT(z_), NULL));
     CHECK_CUDA(pva_cuda_spd_transpose(n, m, AT(x_), AT(turned_), NULL));
-    CHECK_CUDA(pva_cuda_spd_sum_squares(all, AT(x_), (double *)sum_.p, NULL));
+    CHECK_CUDA(pva_cuda_spd_sum_squares(all, AT(x_), (double *)blocks.p, (double *)sum_.p, NULL));
     d.ops->negated(d.own, all, x, y);
     d.ops->scaled(d.own, all, 0.3f, z);
     d.ops->transpose(d.own, n, m, x, turned);
@@ -289,7 +290,7 @@ static void check_vectors(int n, int m) {
     same(&y_, y), same(&z_, z), same(&turned_, turned);
     twin_read(&sum_, &got);
     CHECK_NEAR(got, sum, 2 * (double)(all + 1) * 0x1p-53 * sum); /* both orders' roundings, of terms that are all positive */
-    RELEASE(&x_, &y_, &z_, &turned_, &sum_);
+    RELEASE(&x_, &y_, &z_, &turned_, &sum_, &blocks);
     free(x), free(y), free(z), free(turned);
 }
 
@@ -320,7 +321,7 @@ int main(void) {
             check_plain(k, 5), check_plain(k, 2);
         }
         check_product(1, 1, 1), check_product(33, 70, 35), check_product(5, 31, 64), check_product(2, 0, 3), check_negative_zero();
-        check_vectors(1, 1), check_vectors(0, 3), check_vectors(31, 33);
+        check_vectors(1, 1), check_vectors(0, 3), check_vectors(31, 83);
         check_adam(0), check_adam(1), check_adam(515);
     }
     return check_report("twin_spd");
