@@ -3,6 +3,7 @@
  * Everything is asynchronous but download and sync. Uploads go through pinned memory, so the caller's may be reused at once. What a kernel finds
  * wrong (a token outside of the vocabulary) it writes down on the device; download and sync read it and report it. */
 #include "backend_cuda.h"
+#include "backend_cuda_spd.h"
 #include "cuda_check.h"
 #include "kernels.h"
 
@@ -443,6 +444,21 @@ static int cuda_jumprelu_encode(struct pva_backend *be, struct pva_tensor x, con
                  err);
 }
 
+static int cuda_maxt_count(struct pva_backend *be, const struct pva_maxt *m, struct pva_tensor labels, int64_t n, struct pva_tensor n_at_least,
+                           struct pva_error *err) {
+    PVA_ASSERT(m->sets.dtype == PVA_U64 && m->groups.dtype == PVA_I32 && m->groups.cols == PVA_MAXT_GROUP && m->scores.dtype == PVA_F64 && m->scores.cols == 1);
+    PVA_ASSERT(labels.dtype == PVA_U64 && labels.cols == PVA_MAXT_BLOCK && labels.rows == (n + PVA_MAXT_BLOCK - 1) / PVA_MAXT_BLOCK * m->sets.cols);
+    PVA_ASSERT(n_at_least.dtype == PVA_I64 && n_at_least.rows == m->scores.rows && n_at_least.cols == 1);
+    const struct pva_cuda_maxt device = {
+        .sets = data_of(m->sets), .groups = data_of(m->groups), .scores = data_of(m->scores), .n_sets = m->sets.rows, .n_words = m->sets.cols,
+        .n_groups = m->groups.rows, .n_levels = m->scores.rows, .n_items = m->n_items, .n1 = m->n1, .studentised = m->studentised,
+    };
+    size_t bytes = pva_cuda_maxt_bytes(device.n_groups, n);
+    TRY(need_work(be, PVA_CUDA_COUNTERS + bytes, err));
+    return START(be, "maxt_count",
+                 pva_cuda_maxt_count(&device, data_of(labels), n, data_of(n_at_least), be->work + PVA_CUDA_COUNTERS, bytes, be->stream), err);
+}
+
 static const struct pva_backend_ops backend_cuda = {
     .name = "cuda",
     .open = cuda_open,
@@ -468,7 +484,9 @@ static const struct pva_backend_ops backend_cuda = {
     .softcap = cuda_softcap,
     .sample = cuda_sample,
     .jumprelu_encode = cuda_jumprelu_encode,
+    .maxt_count = cuda_maxt_count,
     .count = cuda_count,
+    .spd = &pva_spd_ops_cuda,
 };
 
 const struct pva_backend_ops *pva_backend_cuda_find(struct pva_error *err) {
@@ -478,3 +496,24 @@ const struct pva_backend_ops *pva_backend_cuda_find(struct pva_error *err) {
     no_device(status, err);
     return NULL;
 }
+
+/* ---- for the other table ---- */
+
+struct CUstream_st *pva_cuda_stream(const struct pva_backend *be) { return be->stream; }
+
+void *pva_cuda_address(const struct pva_buffer *buffer) { return buffer->data; }
+
+int pva_cuda_work(struct pva_backend *be, size_t bytes, void **work, struct pva_error *err) {
+    TRY(need_work(be, PVA_CUDA_COUNTERS + bytes, err));
+    *work = be->work + PVA_CUDA_COUNTERS;
+    return PVA_OK;
+}
+
+int pva_cuda_send(struct pva_backend *be, void *to, const void *host, size_t bytes, struct pva_error *err) { return to_device(be, to, host, bytes, err); }
+
+int pva_cuda_receive(struct pva_backend *be, void *host, const void *from, size_t bytes, struct pva_error *err) {
+    struct pva_buffer whole = {(char *)from, bytes};
+    return cuda_download(be, (struct pva_tensor){&whole, 0, PVA_U8, 1, (int64_t)bytes}, host, err);
+}
+
+int pva_cuda_started(const struct pva_backend *be, int status, const char *stage, struct pva_error *err) { return START(be, stage, status, err); }

@@ -38,7 +38,7 @@ static char *copy(const char *text) {
 
 /* What the script itself understands, or what decides that it is called. */
 static int is_consumed(const char *name) {
-    const char *const names[] = {"experiments", "sweep", "n-agents", "local", "list", "report", "cpu"};
+    const char *const names[] = {"experiments", "sweep", "n-agents", "local", "list", "report"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(name, names[i])) return 1;
     return 0;
@@ -59,6 +59,7 @@ int spd_submit(const struct pva_options *o, const struct pva_option *options, st
         words[n++] = copy("--at-most");
         words[n++] = copy(pva_options_text(o, "n-agents"));
     }
+    if (!pva_options_flag(o, "cpu")) words[n++] = copy("--gpu");
     if (sweep) {
         words[n++] = copy("--sweep");
         words[n++] = copy(sweep);

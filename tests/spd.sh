@@ -243,8 +243,8 @@ chmod 755 "$dir/bin/sbatch"
 submit() { PATH=$dir/bin:$PATH HOME=$dir "$SPD_RUN" "$@" >"$dir/out" 2>"$dir/err"; }
 check submit -e tms_5-2,resid_mlp1 -n 2 --steps 10 --no-create_report --job_suffix a
 check grep -qE '^sbatch --array=0-1%2 .*/spd.sh --at-most 2 tms_5-2 resid_mlp1 -- --steps=10 --no-create-report --job-suffix=a$' "$dir/out"
-check submit -e tms_5-2 --no-local
-check grep -qE '^sbatch --array=0-0 .*/spd.sh tms_5-2 --$' "$dir/out"
+check submit -e tms_5-2 --no-local --no-cpu
+check grep -qE '^sbatch --array=0-0 .*/spd.sh --gpu tms_5-2 -- --no-cpu$' "$dir/out"
 printf 'global:\n  seed: {values: [0, 1, 2]}\n' >"$dir/seeds.yaml"
 check submit -e tms_5-2 --sweep "$dir/seeds.yaml" --n-agents 3 --project other
 check grep -qE '^sbatch --array=0-2%3 .*/spd.sh --list .* -- --project=other$' "$dir/out"
@@ -275,6 +275,7 @@ refuses 3 'varies anything' "$SPD_RUN" -e tms_5-2 --list --sweep <(printf 'tms_4
 refuses 2 'no experiment "tms_5"; there are tms_5-2, ' "$SPD_RUN" -e tms_5
 refuses 2 'ss_emb decomposes a language model, which this version cannot do; there are tms_5-2, ' "$SPD_RUN" -e ss_emb
 refuses 2 'no target "x"; there are' "$SPD_RUN" target x
+if [ ! -e /dev/nvidia0 ]; then refuses 4 '^spd-run: --no-cpu: .*(no GPU|no CUDA backend)' "$SPD_RUN" -e tms_5-2 --no-cpu --out "$dir/runs"; fi
 refuses 2 'dp 2, but there is 1 rank' "$SPD_RUN" -e tms_5-2 --data_parallelism 2 --out "$dir/runs"
 wrong() { # PATTERN sed-script: a change that must be refused
     sed "$2" "$dir/short.yaml" >"$dir/wrong.yaml"
