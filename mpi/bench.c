@@ -193,11 +193,12 @@ static int bench_prefill(struct bench *b, int repeats, struct pva_error *err) {
 int pva_command_bench(const struct pva_options *o, struct pva_error *err) {
     const char *const *what;
     int one = pva_options_positional(o, &what) == 1;
+    if (one && !strcmp(what[0], "count")) return bench_count(o, err);
     if (one && !strcmp(what[0], "maxt")) return bench_maxt(o, err);
     if (one && !strcmp(what[0], "sae")) return bench_sae(o, err);
     if (one && !strcmp(what[0], "store")) return bench_store(o, err);
     if (!one || (strcmp(what[0], "generate") && strcmp(what[0], "prefill")))
-        return pva_fail(err, PVA_USAGE, "say what to measure: generate, prefill, sae, store or maxt");
+        return pva_fail(err, PVA_USAGE, "say what to measure: generate, prefill, sae, store, maxt or count");
     int generate = !strcmp(what[0], "generate"), passes = (int)pva_options_int(o, "new-tokens");
     struct bench b = {0};
     if (!open_bench(&b, o, generate ? passes : 0, err)) {
