@@ -48,14 +48,38 @@ static int at_point(const struct pva_model *m, struct pva_workspace *ws, enum pv
     return PVA_OK;
 }
 
-static int block(const struct pva_model *m, struct pva_workspace *ws, const struct pva_kv_cache *kv, int layer, int64_t n, struct pva_hook *hooks,
-                 int n_hooks, struct pva_error *err) {
+/* Whether a hook changes the stream at this point. */
+static int changed_at(enum pva_point point, int layer, const struct pva_hook *hooks, int n_hooks) {
+    for (int i = 0; i < n_hooks; i++)
+        if (hooks[i].point == point && hooks[i].action != PVA_HOOK_CAPTURE && hooks[i].layers[layer]) return 1;
+    return 0;
+}
+
+/* The end of a sublayer and the start of the next: resid += norm(branch), the hooks there, normed = norm(resid) by `next` (NULL: nothing follows).
+ * The norms are one operation where no hook changes the stream between them. */
+static int join(const struct pva_model *m, struct pva_workspace *ws, enum pva_point point, int layer, struct pva_tensor weight, const struct pva_tensor *next,
+                int64_t n, struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
+    const struct pva_backend_ops *op = m->ops;
+    const float eps = (float)m->config.rms_eps;
+    struct pva_tensor resid = rows_of(ws->resid, n), branch = rows_of(ws->branch, n), normed = rows_of(ws->normed, n);
+    int pre = point == PVA_RESID_POST && next; /* the next layer's resid_pre is this stream */
+    int apart = !next || changed_at(point, layer, hooks, n_hooks) || (pre && changed_at(PVA_RESID_PRE, layer + 1, hooks, n_hooks));
+    if (apart) TRY(op->rmsnorm_add(m->be, branch, weight, eps, resid, err));
+    else TRY(op->rmsnorm_add_rmsnorm(m->be, branch, weight, *next, eps, resid, normed, err));
+    TRY(at_point(m, ws, point, layer, n, hooks, n_hooks, err));
+    if (pre) TRY(at_point(m, ws, PVA_RESID_PRE, layer + 1, n, hooks, n_hooks, err));
+    if (apart && next) TRY(op->rmsnorm(m->be, resid, *next, eps, normed, err));
+    return PVA_OK;
+}
+
+/* Begins with resid_pre's norm in ws->normed, and ends with that of the next layer unless this is the last. */
+static int block(const struct pva_model *m, struct pva_workspace *ws, const struct pva_kv_cache *kv, int layer, int last, int64_t n,
+                 struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
     const struct pva_backend_ops *op = m->ops;
     struct pva_backend *be = m->be;
     const struct layer_weights *w = &m->layers[layer];
     const struct pva_model_config *c = &m->config;
-    const float eps = (float)c->rms_eps;
-    struct pva_tensor resid = rows_of(ws->resid, n), branch = rows_of(ws->branch, n), normed = rows_of(ws->normed, n);
+    struct pva_tensor branch = rows_of(ws->branch, n), normed = rows_of(ws->normed, n);
     struct pva_tensor q = rows_of(ws->q, n), k = rows_of(ws->k, n), v = rows_of(ws->v, n), mixed = rows_of(ws->mixed, n);
     struct pva_tensor gate = rows_of(ws->gate, n), up = rows_of(ws->up, n), hidden = rows_of(ws->hidden, n);
     struct pva_tensor slots = rows_of(ws->slots, n), positions = rows_of(ws->positions, n);
@@ -68,25 +92,16 @@ static int block(const struct pva_model *m, struct pva_workspace *ws, const stru
         .window = layer % 2 == 0 ? c->window : 0,
     };
 
-    TRY(at_point(m, ws, PVA_RESID_PRE, layer, n, hooks, n_hooks, err));
-    TRY(op->rmsnorm(be, resid, w->input_norm, eps, normed, err));
-    TRY(op->linear(be, normed, w->q, q, err));
-    TRY(op->linear(be, normed, w->k, k, err));
-    TRY(op->linear(be, normed, w->v, v, err));
+    TRY(op->linears(be, normed, (struct pva_tensor[]){w->q, w->k, w->v}, (struct pva_tensor[]){q, k, v}, 3, err));
     TRY(op->rope_store(be, q, k, v, slots, positions, (float)c->rope_theta, &shape, kv, layer, err));
     TRY(op->attention(be, q, slots, positions, &shape, kv, layer, mixed, err));
     TRY(op->linear(be, mixed, w->o, branch, err));
-    TRY(op->rmsnorm_add(be, branch, w->post_attention_norm, eps, resid, err));
+    TRY(join(m, ws, PVA_RESID_MID, layer, w->post_attention_norm, &w->pre_feedforward_norm, n, hooks, n_hooks, err));
 
-    TRY(at_point(m, ws, PVA_RESID_MID, layer, n, hooks, n_hooks, err));
-    TRY(op->rmsnorm(be, resid, w->pre_feedforward_norm, eps, normed, err));
-    TRY(op->linear(be, normed, w->gate, gate, err));
-    TRY(op->linear(be, normed, w->up, up, err));
+    TRY(op->linears(be, normed, (struct pva_tensor[]){w->gate, w->up}, (struct pva_tensor[]){gate, up}, 2, err));
     TRY(op->geglu(be, gate, up, hidden, err));
     TRY(op->linear(be, hidden, w->down, branch, err));
-    TRY(op->rmsnorm_add(be, branch, w->post_feedforward_norm, eps, resid, err));
-
-    return at_point(m, ws, PVA_RESID_POST, layer, n, hooks, n_hooks, err);
+    return join(m, ws, PVA_RESID_POST, layer, w->post_feedforward_norm, last ? NULL : &m->layers[layer + 1].input_norm, n, hooks, n_hooks, err);
 }
 
 int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const struct pva_kv_cache *kv, int64_t n_rows, const int32_t *tokens,
@@ -99,8 +114,11 @@ int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const
     TRY(op->upload(m->be, rows_of(ws->slots, n_rows), slots, err));
     TRY(op->upload(m->be, rows_of(ws->positions, n_rows), positions, err));
     TRY(op->embed(m->be, rows_of(ws->tokens, n_rows), m->embedding, m->embedding_scale, m->operand == PVA_BF16, rows_of(ws->resid, n_rows), err));
+    if (stop_layer == 0) return PVA_OK;
+    TRY(at_point(m, ws, PVA_RESID_PRE, 0, n_rows, hooks, n_hooks, err));
+    TRY(op->rmsnorm(m->be, rows_of(ws->resid, n_rows), m->layers[0].input_norm, (float)m->config.rms_eps, rows_of(ws->normed, n_rows), err));
     for (int layer = 0; layer < stop_layer; layer++)
-        if (block(m, ws, kv, layer, n_rows, hooks, n_hooks, err)) return pva_error_prefix(err, "layer %d", layer);
+        if (block(m, ws, kv, layer, layer + 1 == stop_layer, n_rows, hooks, n_hooks, err)) return pva_error_prefix(err, "layer %d", layer);
     return PVA_OK;
 }
 

@@ -73,6 +73,46 @@ static void check_transfers(void) {
     op->close(&be);
 }
 
+/* A readback sees the tensor as it was when it began, is not touched by what follows, and is there after its wait; two take turns. */
+static void check_readbacks(void) {
+    enum { N = 1000 };
+    struct pva_buffer *src[2] = {0}, *ids = NULL, *ones = NULL;
+    struct pva_readback *r[2] = {0}, *never = NULL;
+    const void *host;
+    float *value = twin_alloc(N * 4);
+    open_backend(0, NULL);
+    CHECK_OK(op->readback_open(be, 10, &never, &err), err);
+    CHECK_OK(op->bind(be, (int32_t[N]){0}, N * 4, &ids, &err), err);
+    CHECK_OK(op->alloc(be, N * 4, &ones, &err), err);
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(op->readback_open(be, N * 4, &r[i], &err), err);
+        CHECK_OK(op->alloc(be, N * 4, &src[i], &err), err);
+    }
+    for (int turn = 0; turn < 6; turn++) {
+        int wrong = 0, now = turn % 2;
+        for (int i = 0; i < N; i++) value[i] = (float)(turn * N + i);
+        CHECK_OK(op->upload(be, (struct pva_tensor){ones, 0, PVA_F32, 1, N}, value, &err), err);
+        /* The operation that writes the tensor has only been asked for when the readback begins. */
+        CHECK_OK(op->gather_rows(be, (struct pva_tensor){ones, 0, PVA_F32, 1, N}, (struct pva_tensor){ids, 0, PVA_I32, 1, 1},
+                                 (struct pva_tensor){src[now], 0, PVA_F32, 1, N}, &err), err);
+        CHECK_OK(op->readback_begin(be, r[now], (struct pva_tensor){src[now], 0, PVA_F32, 1, N - turn}, &err), err);
+        if (turn == 0) continue;
+        CHECK_OK(op->readback_wait(be, r[!now], &host, &err), err);
+        for (int i = 0; i < N - turn + 1; i++) wrong += ((const float *)host)[i] != (float)((turn - 1) * N + i);
+        CHECK_INT(wrong, 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        op->free(be, &src[i]);
+        op->readback_close(be, &r[i]); /* one of them was never waited for */
+        op->readback_close(be, &r[i]);
+        CHECK(!r[i]);
+    }
+    op->readback_close(be, &never);
+    op->free(be, &ids), op->free(be, &ones);
+    free(value);
+    op->close(&be);
+}
+
 static void check_limit(void) {
     struct pva_buffer *a = NULL, *b = NULL;
     struct pva_backend_info info;
@@ -173,6 +213,7 @@ int main(void) {
     CHECK_FATAL(op);
     check_open();
     check_transfers();
+    check_readbacks();
     check_limit();
     check_faults();
     check_invariance(NULL);

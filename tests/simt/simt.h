@@ -1,7 +1,8 @@
 /* simt.h - CUDA's programming model on one CPU thread, so that the sources in kernels/ also compile as C++ and run under
  * AddressSanitizer where there is no GPU.
  *
- * Blocks run one after another, the threads of a block as fibres that change places at barriers and warp operations. What it finds:
+ * Blocks run one after another, the threads of a block as fibres that change places at barriers and warp operations. What was put on a stream (not on
+ * the default one) runs as late as CUDA allows: when the stream, an event behind it, or the device is waited for. What it finds:
  *   a barrier or warp operation that not all its threads reach         the launch fails, cudaGetLastError says so, simt_message() where
  *   threads that wait at different barriers                            the same
  *   a grid, block or shared memory that a device would refuse          the same
@@ -9,6 +10,8 @@
  *   misaligned vector accesses                                         UndefinedBehaviorSanitizer
  *   shared or device memory read before it was written                 both start as NaN in every block and allocation
  *   results that depend on which thread comes first (races)            simt_set_order(): run twice, compare
+ *   memory read or changed by the host before its copy was waited for  a wrong result
+ *   what a stream that is being captured forbids                       the errors that CUDA gives
  * What it cannot: races between blocks, memory order, blocks that wait for each other (they would wait for ever), time.
  *
  * cuda_runtime.h and cuda_bf16.h in this folder include this file in place of the toolkit's.
@@ -49,11 +52,18 @@ typedef enum {
     cudaErrorInsufficientDriver = 35,
     cudaErrorLaunchOutOfResources = 701,
     cudaErrorLaunchFailure = 719,
-    cudaErrorNotReady = 600
+    cudaErrorNotReady = 600,
+    cudaErrorIllegalState = 401,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorStreamCaptureImplicit = 906
 } cudaError_t;
 
 typedef struct CUstream_st *cudaStream_t;
 typedef struct CUevent_st *cudaEvent_t;
+typedef struct CUgraph_st *cudaGraph_t;
+typedef struct CUgraphExec_st *cudaGraphExec_t;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout = 9 };
 enum cudaDeviceAttr {
@@ -94,6 +104,12 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 cudaError_t cudaEventCreate(cudaEvent_t *event);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
@@ -114,12 +130,14 @@ cudaError_t simt_func_set_attribute(const void *kernel, enum cudaFuncAttribute a
  * warps and lanes shuffled by this seed. */
 void simt_set_order(unsigned seed);
 const char *simt_message(void);     /* why the last failed launch failed; "" */
-uint64_t simt_launches(void);       /* so far */
+uint64_t simt_launches(void);       /* kernels that ran so far */
+uint64_t simt_submissions(void);    /* times that the host started a kernel or a graph so far */
 size_t simt_device_bytes(void);     /* allocated by cudaMalloc and not freed */
 
 #ifdef __cplusplus
 } /* extern "C" */
 
+#include <functional>
 #include <type_traits>
 
 static inline cudaError_t cudaMalloc(float **p, size_t bytes) { return cudaMalloc((void **)p, bytes); }
@@ -190,12 +208,19 @@ struct simt_kernel {
     const void *closure;
 };
 void simt_run(const simt_kernel &kernel, dim3 grid, dim3 block, size_t shared);
+/* Whether a device would take such a launch; then puts `run` on the stream. */
+void simt_submit(const simt_kernel &kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t stream, std::function<void()> run);
 void *simt_dynamic_shared(void);
 int simt_syncthreads(int op, int predicate, const char *file, int line);
 
 template <typename F>
-static void simt_launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t, const F &thread) {
-    simt_run({name, kernel, __start_simt_shared, __stop_simt_shared, [](const void *f) { (*(const F *)f)(); }, &thread}, grid, block, shared);
+static void simt_launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t stream, const F &thread) {
+    const simt_kernel k = {name, kernel, __start_simt_shared, __stop_simt_shared, [](const void *f) { (*(const F *)f)(); }, nullptr};
+    simt_submit(k, grid, block, shared, stream, [=] {
+        simt_kernel with = k;
+        with.closure = &thread; /* this function's copy of the arguments */
+        simt_run(with, grid, block, shared);
+    });
 }
 
 enum { SIMT_SYNC, SIMT_COUNT, SIMT_AND, SIMT_OR };
