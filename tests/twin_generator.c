@@ -106,8 +106,11 @@ int main(void) {
     const struct pva_model_config *c = pva_model_get_config(m);
     values = (int64_t)c->n_layers * c->d_model;
     memset(layers, 1, sizeof layers);
-    static const int slots[] = {1, 3}, max_rows[] = {16, 7};
-    for (int k = 0; k < 2 && !check_failures; k++) {
+    static const int slots[] = {1, 3, 2}, max_rows[] = {16, 7, 16};
+    for (int k = 0; k < 3 && !check_failures; k++) {
+#ifdef PVA_SIMT
+        simt_set_order((unsigned)k); /* a copy that begins late, operations that run ahead of it */
+#endif
         generate(m, layers, slots[k], max_rows[k]);
         for (int i = 0; i < REQUESTS; i++) {
             check_sequence(m, layers, &records[i]);

@@ -148,15 +148,18 @@ static int start_convert(const struct cuda_call *c, cudaStream_t stream) {
     return c->n[1] ? (int)cudaErrorInvalidValue : pva_cuda_convert(c->p[0], PVA_F32, c->p[1], PVA_F32, c->n[0], stream);
 }
 
-enum { N = 8, LENGTH = 5 };
+enum { N = 20, LENGTH = 5 };
 
-/* src to the rows first, first + 1, ... of dst [LENGTH + 1, N], `count` floats each; fails at the call `bad`. */
-static int copies(struct cuda_calls *calls, cudaStream_t stream, float *src, float *dst, int first, int count, int bad, float out[LENGTH + 1][N]) {
+/* src to rows 0, 1, ... of dst [LENGTH + 1, N], but the last call copies `count` values to row `last`; the call `bad` cannot be started. */
+static int copies(struct cuda_calls *calls, cudaStream_t stream, float *src, float *dst, int last, int count, int bad, float out[LENGTH + 1][N]) {
     struct pva_error why = {0};
     CHECK_CUDA(cudaMemset(dst, 0, (LENGTH + 1) * N * sizeof(float)));
     CHECK_CUDA(cudaDeviceSynchronize());
-    for (int i = 0; i < LENGTH; i++)
-        CHECK_OK(cuda_calls_add(calls, &(struct cuda_call){start_convert, "copy", .p = {src, dst + (first + i) % (LENGTH + 1) * N}, .n = {count, i == bad}}, &why), why);
+    for (int i = 0; i < LENGTH; i++) {
+        int is_last = i == LENGTH - 1;
+        struct cuda_call call = {start_convert, "copy", .p = {src, dst + (is_last ? last : i) * N}, .n = {is_last ? count : N, i == bad}};
+        CHECK_OK(cuda_calls_add(calls, &call, &why), why);
+    }
     int status = cuda_calls_start(calls, &why);
     if (bad >= 0) CHECK_HAS(why.msg, "copy: cudaErrorInvalidValue");
     CHECK_CUDA(cudaStreamSynchronize(stream));
@@ -172,26 +175,23 @@ static void check_lists(void) {
     CHECK_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     struct cuda_calls *calls = cuda_calls_open(0, stream, 1);
     CHECK_FATAL(calls);
-    /* Lists that differ in one address or one number, each often enough to become a graph, in turn: more of them than graphs are kept. */
-    for (int round = 0; round < 6; round++)
-        for (int list = 0; list < 6 * N; list++) {
-            int first = list / N, count = 1 + list % N, wrong = 0;
+    /* Lists that differ in one address or one number of their last call, more than graphs are kept: in turn, then each often enough to become one. */
+    for (int round = 0; round < 5; round++)
+        for (int list = 0; list < 2 * N; list++) {
+            int last = LENGTH - 1 + list / N, count = 1 + list % N, wrong = 0;
             for (int j = 0; j < N; j++) host[j] = (float)(100 * round + list + j + 1);
             CHECK_CUDA(cudaMemcpy(src, host, sizeof host, cudaMemcpyHostToDevice));
-            for (int again = 0; again < 1 + (round > 2) * 2; again++) {
-                CHECK_INT(copies(calls, stream, src, dst, first, count, -1, out), PVA_OK);
+            for (int again = 0; again < (round < 3 ? 1 : 3); again++) {
+                CHECK_INT(copies(calls, stream, src, dst, last, count, -1, out), PVA_OK);
                 for (int i = 0; i <= LENGTH; i++)
-                    for (int j = 0; j < N; j++) {
-                        int row = (i - first + LENGTH + 1) % (LENGTH + 1);
-                        wrong += out[i][j] != (row < LENGTH && j < count ? host[j] : 0);
-                    }
+                    for (int j = 0; j < N; j++) wrong += out[i][j] != (i < LENGTH - 1 || (i == last && j < count) ? host[j] : 0);
                 CHECK_INT(wrong, 0);
             }
         }
     /* A call that cannot be started is named, also when it would have become a graph; the others work on. */
     for (int i = 0; i < 3; i++) CHECK_INT(copies(calls, stream, src, dst, 0, N, 3, out), PVA_IO);
-    CHECK_INT(copies(calls, stream, src, dst, 0, N, -1, out), PVA_OK);
-    CHECK(out[4][0] == host[0]);
+    CHECK_INT(copies(calls, stream, src, dst, LENGTH, N, -1, out), PVA_OK);
+    CHECK(out[LENGTH][0] == host[0]);
     cuda_calls_close(&calls);
     CHECK(!calls);
     CHECK_CUDA(cudaStreamDestroy(stream));

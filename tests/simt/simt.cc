@@ -346,7 +346,7 @@ struct CUgraphExec_st {
 };
 struct CUstream_st {
     std::deque<work> queue;
-    uint64_t put = 0, done = 0;
+    uint64_t put = 0, done = 0, born;
     CUgraph_st *capture = nullptr;
     bool spoiled = false; /* something forbidden happened during the capture */
 };
@@ -374,6 +374,13 @@ void run_until(cudaStream_t s, uint64_t put) {
 
 void run_all() {
     for (cudaStream_t s : streams) run_until(s, s->put);
+}
+
+/* What the host waits for. The other streams stand still meanwhile, or have run ahead: the older ones in odd orders, the newer ones in even ones. */
+void wait_for(cudaStream_t s, uint64_t put) {
+    for (cudaStream_t other : streams)
+        if (s && order_seed && (order_seed % 2 ? other->born < s->born : other->born > s->born)) run_until(other, other->put);
+    run_until(s, put);
 }
 
 /* The default stream does not wait: what is put on it runs. */
@@ -568,7 +575,9 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t strea
 cudaError_t cudaStreamCreate(cudaStream_t *stream) { return cudaStreamCreateWithFlags(stream, 0); }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
     (void)flags;
+    static uint64_t born;
     streams.insert(*stream = new CUstream_st);
+    (*stream)->born = born++;
     return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
@@ -580,7 +589,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
     if (capturing(stream)) return stream->spoiled = true, result(cudaErrorStreamCaptureUnsupported);
     if (!stream) return cudaDeviceSynchronize();
-    run_until(stream, stream->put);
+    wait_for(stream, stream->put);
     return last_error == cudaErrorLaunchFailure ? last_error : cudaSuccess;
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
@@ -645,7 +654,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
 }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
     if (event->captured) return forbidden(), result(cudaErrorStreamCaptureUnsupported);
-    run_until(event->stream, event->put);
+    wait_for(event->stream, event->put);
     return last_error == cudaErrorLaunchFailure ? last_error : cudaSuccess;
 }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {

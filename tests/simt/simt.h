@@ -127,7 +127,7 @@ cudaError_t simt_func_set_attribute(const void *kernel, enum cudaFuncAttribute a
 /* ---- the test's side ---- */
 
 /* Each warp runs until all its threads wait at a barrier or have left, then the next. In which order: 0 ascending, 1 descending, else
- * warps and lanes shuffled by this seed. */
+ * warps and lanes shuffled by this seed. Streams: 0 as late as possible, odd the older of two first, even the newer. */
 void simt_set_order(unsigned seed);
 const char *simt_message(void);     /* why the last failed launch failed; "" */
 uint64_t simt_launches(void);       /* kernels that ran so far */
