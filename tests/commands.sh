@@ -132,6 +132,8 @@ check grep -qE '^FAIL +sae +.*reads 24 values, the model.* has 48' "$dir/doctor"
 check test "$(ls "$dir" | grep -c '^store-')" = 0
 check "$PVA_MPI" bench generate --model "$m" --prompt-tokens 8 --new-tokens 4 >"$dir/bench"
 check grep -q 'memory read' "$dir/bench"
+check "$PVA_MPI" bench generate --model "$m" --prompt-tokens 8 --new-tokens 4 --batch-size 3 --hooks >"$dir/bench"
+check grep -qE '^a direction per sequence: [-+][0-9.]+ % of a pass; all [0-9]+ layers captured: [-+][0-9.]+ %$' "$dir/bench"
 check "$PVA_MPI" bench prefill --model "$m" --prompt-tokens 32 --repeats 1 >"$dir/bench"
 check grep -q 'GFLOP/s' "$dir/bench"
 # 26 layers; the weights of Gemma 2 2B in bfloat16 are 5.23 GB, a token's keys and values 106,496 bytes
