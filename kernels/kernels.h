@@ -133,7 +133,7 @@ int pva_cuda_linear_with(const struct pva_cuda_tile *tile, const void *x, enum p
 /* ---- cuda_attention.cu ---- */
 
 /* Queries, scores, weights and sums are float32, as on the CPU. The order of sums: a score is one chain of fused multiply-adds over d_head;
- * positions are taken in parts of 256 that begin at position 0; in a part the weights exp(score - the part's maximum) are summed in 32 lanes
+ * positions are taken in parts of 64 that begin at position 0; in a part the weights exp(score - the part's maximum) are summed in 32 lanes
  * (lane j takes the positions j, j + 32, ...), then pairwise, and the values by one chain of fused multiply-adds over the positions; parts are
  * joined ascending, each rescaled to the larger maximum. It depends on the row's position and window alone, and is the same on every
  * device. d_head even, at most 256; at most 16 query heads to a key/value head. work as for pva_cuda_linear. A slot, position or page outside
