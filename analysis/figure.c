@@ -14,11 +14,10 @@
 
 extern char **environ;
 
-static const char *const colours[PVA_N_COLOURS] = {"#3b7dd8", "#d9822b", "#2f9e6e", "#d64545", "#8e63ce", "#8a8f98"};
+const char *const pva_figure_colours[PVA_N_COLOURS] = {"#1b60fd", "#db7900", "#00a66a", "#c71f2c", "#b16ad2", "#646671"};
 
 /* gnuplot writes black where it means "the text's colour"; in the file that is what the reader has set. */
-static const char style[] = "<style>svg{color:#1c1e22;font-family:system-ui,sans-serif}@media(prefers-color-scheme:dark){svg{color:#e4e6ea}}"
-                            "@media print{svg{color:#000}}</style>\n";
+static const char style[] = "<style>svg{color:#1c1e22;font-family:system-ui,sans-serif}@media screen and (prefers-color-scheme:dark){svg{color:#e4e6ea}}</style>\n";
 
 static int has_y(enum pva_series_kind kind) { return kind != PVA_SERIES_BAND; }
 static int has_interval(enum pva_series_kind kind) { return kind == PVA_SERIES_INTERVALS || kind == PVA_SERIES_BAND; }
@@ -76,16 +75,16 @@ static void write_plot(FILE *out, const struct pva_figure *f) {
     fputs("plot ", out);
     for (int k = 0; k < f->n_series; k++) {
         const struct pva_series *s = &f->series[k];
-        const char *colour = colours[s->colour], *dash = s->dashed ? " dt 2" : "";
+        const char *colour = pva_figure_colours[s->colour], *dash = s->dashed ? " dt 2" : "";
         if (k) fputs(", ", out);
         if (s->kind == PVA_SERIES_LEVEL) fprintf(out, "%.9g with lines lw 1.5 lc rgb \"%s\"%s", s->y[0], colour, dash);
         else if (s->kind == PVA_SERIES_BAND) fprintf(out, "$s%d using 1:3:4 with filledcurves fs transparent solid 0.25 noborder lc rgb \"%s\"", k, colour);
         else if (s->kind == PVA_SERIES_INTERVALS) 
             fprintf(out, "$s%d using 1:3:(0):($4-$3) with vectors nohead lw 1.5 lc rgb \"%s\" notitle, $s%d using 1:2 with points pt 7 ps 0.6 lc rgb \"%s\"", k, colour,
                     k, colour);
-        else if (s->kind == PVA_SERIES_POINTS) fprintf(out, "$s%d using 1:2 with points pt 7 ps 0.5 lc rgb \"%s\"", k, colour);
-        else if (s->kind == PVA_SERIES_DOTS) fprintf(out, "$s%d using 1:2 with points pt 7 ps 0.2 lc rgb \"%s\"", k, colour);
-        else if (s->kind == PVA_SERIES_BARS) fprintf(out, "$s%d using 1:2 with boxes fs transparent solid 0.7 noborder lc rgb \"%s\"", k, colour);
+        else if (s->kind == PVA_SERIES_POINTS) fprintf(out, "$s%d using 1:2 with points pt 7 ps 0.6 lc rgb \"%s\"", k, colour);
+        else if (s->kind == PVA_SERIES_DOTS) fprintf(out, "$s%d using 1:2 with points pt 7 ps 0.35 lc rgb \"%s\"", k, colour);
+        else if (s->kind == PVA_SERIES_BARS) fprintf(out, "$s%d using 1:2 with boxes fs solid noborder lc rgb \"%s\"", k, colour);
         else {
             const char *with = s->kind == PVA_SERIES_LINE ? "lines" : s->kind == PVA_SERIES_STEPS ? "steps" : "linespoints pt 7 ps 0.4";
             fprintf(out, "$s%d using 1:2 with %s lw 2 lc rgb \"%s\"%s", k, with, colour, dash);
@@ -98,22 +97,57 @@ static void write_plot(FILE *out, const struct pva_figure *f) {
 
 /* An empty series would be gnuplot's error; a figure without any point says so instead. */
 static int n_points(const struct pva_series *s) {
-    int n = s->kind == PVA_SERIES_LEVEL;
+    int n = s->kind == PVA_SERIES_LEVEL && isfinite(s->y[0]);
     for (int64_t i = 0; !n && i < s->n; i++) n = isfinite(s->x[i]) && isfinite(has_y(s->kind) ? s->y[i] : s->low[i]);
     return n;
+}
+
+static int has_bars(const struct pva_figure *f) {
+    int n = 0;
+    for (int k = 0; k < f->n_series; k++) n += f->series[k].kind == PVA_SERIES_BARS;
+    return n > 0;
+}
+
+/* The key below the plot: how many entries fit beside each other, and so how much higher the picture is. Letters are about 7.5 wide in the picture's units. */
+static void key_layout(const struct pva_figure *f, int width, int *columns, int *rows) {
+    int n = 0, longest = 0;
+    for (int k = 0; k < f->n_series; k++) {
+        if (!f->series[k].label) continue;
+        int letters = (int)strlen(f->series[k].label);
+        if (letters > longest) longest = letters;
+        n++;
+    }
+    *columns = (int)((width - 80) / (60 + 7.5 * longest));
+    if (*columns < 1) *columns = 1;
+    if (*columns > n) *columns = n;
+    *rows = n ? (n + *columns - 1) / *columns : 0;
+}
+
+/* Names below the axis, slanted where they would meet. */
+static void write_names(FILE *out, const struct pva_figure *f, int width) {
+    double letters = 0;
+    for (int i = 0; i < f->n_x_names; i++) letters += (double)strlen(f->x_names[i]) + 1;
+    fprintf(out, "set xtics font \"sans-serif,13\"%s (", letters * 7 > width - 90 ? " rotate by -35" : "");
+    for (int i = 0; i < f->n_x_names; i++) {
+        if (i) fputs(", ", out);
+        text(out, f->x_names[i]);
+        fprintf(out, " %d", i);
+    }
+    fputs(")\n", out);
+    if (!f->x_range) fprintf(out, "set xrange [-0.6:%.9g]\n", f->n_x_names - 0.4);
 }
 
 static void write_script(FILE *out, const struct pva_figure *f) {
     struct pva_figure drawn = *f;
     struct pva_series *kept = calloc((size_t)f->n_series + 1, sizeof *kept);
-    int keyed = 0;
+    int width = f->width ? f->width : 460, height = f->height ? f->height : 320, columns, rows;
     drawn.series = kept, drawn.n_series = 0;
     for (int k = 0; kept && k < f->n_series; k++)
-        if (n_points(&f->series[k])) kept[drawn.n_series++] = f->series[k], keyed |= f->series[k].label != NULL;
-    fprintf(out, "set terminal svg size %d,%d dynamic noenhanced font \"sans-serif,14\" background \"#ffffff00\"\n", f->width ? f->width : 540,
-            f->height ? f->height : 350);
+        if (n_points(&f->series[k])) kept[drawn.n_series++] = f->series[k];
+    key_layout(&drawn, width, &columns, &rows);
+    fprintf(out, "set terminal svg size %d,%d dynamic noenhanced font \"sans-serif,14\" background \"#ffffff00\"\n", width, height + 20 * rows);
     fputs("set encoding utf8\nset border 3\nset tics nomirror out\nset grid lc rgb \"#8a8f98\" lw 0.3\nset boxwidth 0.8 relative\nset samples 2\n", out);
-    if (keyed) fputs("set key outside above horizontal width -2 samplen 2\n", out);
+    if (rows) fprintf(out, "set key below center horizontal Left reverse samplen 2 height 0.4 maxcols %d\n", columns);
     else fputs("unset key\n", out);
     if (f->title) fputs("set title ", out), text(out, f->title), fputc('\n', out);
     if (f->x_label) fputs("set xlabel ", out), text(out, f->x_label), fputc('\n', out);
@@ -122,16 +156,8 @@ static void write_script(FILE *out, const struct pva_figure *f) {
     if (f->y_logarithmic) fputs("set logscale y\n", out);
     if (f->x_range) fprintf(out, "set xrange [%.9g:%.9g]\n", f->x_range[0], f->x_range[1]);
     if (f->y_range) fprintf(out, "set yrange [%.9g:%.9g]\n", f->y_range[0], f->y_range[1]);
-    if (f->x_names) {
-        fputs("set xtics (", out);
-        for (int i = 0; i < f->n_x_names; i++) {
-            if (i) fputs(", ", out);
-            text(out, f->x_names[i]);
-            fprintf(out, " %d", i);
-        }
-        fputs(")\n", out);
-        if (!f->x_range) fprintf(out, "set xrange [-0.6:%.9g]\n", f->n_x_names - 0.4);
-    }
+    else if (has_bars(f) && !f->y_logarithmic) fputs("set yrange [0:*]\n", out); /* a bar's length is its value */
+    if (f->x_names) write_names(out, f, width);
     if (drawn.n_series) {
         write_data(out, &drawn);
         write_plot(out, &drawn);
@@ -195,15 +221,24 @@ static int run_gnuplot(const char *script, size_t n_script, char **svg, size_t *
     return PVA_OK;
 }
 
-/* The picture without gnuplot's colours for text and without its own mark. */
-static void write_svg(FILE *out, const char *svg) {
-    static const char *const replaced[][2] = {{"color=\"black\"", "color=\"inherit\""}, {"stroke=\"black\"", "stroke=\"currentColor\""}, {"stroke='black'", "stroke='currentColor'"}, {"fill=\"black\"", "fill=\"currentColor\""}, {"<title>Gnuplot</title>\n", ""}};
+static void escape(FILE *out, const char *s) {
+    for (; *s; s++) fputs(*s == '<' ? "&lt;" : *s == '>' ? "&gt;" : *s == '&' ? "&amp;" : (char[]){*s, 0}, out);
+}
+
+/* The picture without gnuplot's colours for text and without its own mark; its title is the figure's. */
+static void write_svg(FILE *out, const char *svg, const char *title) {
+    static const char *const replaced[][2] = {{"color=\"black\"", "color=\"inherit\""}, {"stroke=\"black\"", "stroke=\"currentColor\""}, {"stroke='black'", "stroke='currentColor'"}, {"fill=\"black\"", "fill=\"currentColor\""}};
+    static const char mark[] = "<title>Gnuplot</title>\n";
     const char *canvas = strstr(svg, "<g id=\"gnuplot_canvas\">");
     for (const char *c = svg; *c;) {
         if (c == canvas) fputs(style, out);
         size_t skip = 0;
         for (size_t i = 0; i < sizeof replaced / sizeof *replaced && !skip; i++)
             if (!strncmp(c, replaced[i][0], strlen(replaced[i][0]))) skip = strlen(replaced[i][0]), fputs(replaced[i][1], out);
+        if (!skip && !strncmp(c, mark, sizeof mark - 1)) {
+            skip = sizeof mark - 1;
+            if (title) fputs("<title>", out), escape(out, title), fputs("</title>\n", out);
+        }
         if (!skip && !strncmp(c, "<desc>", 6)) {
             const char *end = strstr(c, "</desc>\n");
             if (end) skip = (size_t)(end - c) + 8;
@@ -219,7 +254,7 @@ static int publish(const char *directory, const char *name, const char *ending, 
     snprintf(partial, sizeof partial, "%s.partial", path);
     FILE *out = fopen(partial, "we");
     if (!out) return pva_fail(err, PVA_IO, "%s: %s", partial, strerror(errno));
-    if (svg) write_svg(out, svg);
+    if (svg) write_svg(out, svg, figure->title);
     else write_csv(out, figure);
     int bad = fflush(out) || ferror(out);
     bad |= fclose(out) != 0;

@@ -21,26 +21,34 @@ struct pva_html {
     } sections[MOST_SECTIONS];
 };
 
-/* Contrast: text on ground is at least 7:1 in both schemes, notes at least 4.5:1. */
+/* Contrast: text on ground is at least 7:1 in both schemes, notes and links at least 4.5:1 (tests/test_contrast.c). Paper is always light. The shadows at the sides of
+ * a wide table lie behind two covers that scroll with it, so they show only where there is more to see. */
 static const char style[] =
-    ":root{--ground:#fff;--raised:#f4f5f7;--ink:#1c1e22;--soft:#565b64;--line:#d9dce1;--link:#1f5fbf;--add:#e2f4e8;--remove:#fbe6e6;--warn:#fff3dc}\n"
-    "@media(prefers-color-scheme:dark){:root{--ground:#15171b;--raised:#1f2228;--ink:#e4e6ea;--soft:#a6acb6;--line:#343942;--link:#7fb0ff;--add:#173a25;"
-    "--remove:#45201f;--warn:#3d3115}}\n"
+    ":root{--ground:#fff;--raised:#f4f5f7;--ink:#1c1e22;--soft:#565b64;--line:#d9dce1;--link:#1f5fbf;--add:#e2f4e8;--remove:#fbe6e6;--warn:#fff3dc;--shade:#0003}\n"
+    "@media screen and (prefers-color-scheme:dark){:root{--ground:#15171b;--raised:#1f2228;--ink:#e4e6ea;--soft:#a6acb6;--line:#343942;--link:#7fb0ff;--add:#173a25;"
+    "--remove:#45201f;--warn:#3d3115;--shade:#fff2}}\n"
     "*{box-sizing:border-box}html{color-scheme:light dark}body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.55 system-ui,-apple-system,sans-serif}"
     "\nmain{max-width:70rem;margin:0 auto;padding:1.5rem 1rem 4rem}h1{font-size:1.7rem;line-height:1.25;margin:.2em 0 .6em}h2{font-size:1.3rem;margin:2.4em 0 .6em;"
     "padding-top:.6em;border-top:1px solid var(--line)}h3{font-size:1.05rem;margin:1.6em 0 .4em}p{max-width:46rem;margin:.6em 0}a{color:var(--link)}\n"
     ".lead{font-size:1.12rem}.note{color:var(--soft);font-size:.93rem}.warning{background:var(--warn);padding:.6em .9em;border-radius:.4rem}\n"
     "nav ul{list-style:none;padding:0;margin:1em 0;display:flex;flex-wrap:wrap;gap:.3em 1.1em}\n"
-    ".numbers{display:grid;grid-template-columns:repeat(auto-fit,minmax(10.5rem,1fr));gap:.8rem;margin:1.2em 0;padding:0}\n"
-    ".numbers div{background:var(--raised);border-radius:.5rem;padding:.7rem .9rem}.numbers dt{font-size:.88rem;color:var(--soft)}.numbers dd{margin:0;font-size:1.5rem;"
+    ".numbers{display:flex;flex-wrap:wrap;gap:.8rem;margin:1.2em 0;padding:0}\n"
+    ".numbers div{flex:1 1 10rem;max-width:20rem;background:var(--raised);border-radius:.5rem;padding:.7rem .9rem}.numbers dt{font-size:.88rem;color:var(--soft)}.numbers dd{margin:0;font-size:1.5rem;"
     "font-variant-numeric:tabular-nums}.numbers dd.detail{font-size:.85rem;color:var(--soft)}\n"
-    ".wide{overflow-x:auto;margin:1em 0}table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}caption{text-align:left;color:var(--soft);"
-    "padding:.3em 0}caption span{display:block;max-width:min(46rem,calc(100vw - 2rem));position:sticky;left:0}th,td{padding:.28em .7em;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap}td.number,th.number{text-align:right}\n"
-    ".row{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(26rem,100%),1fr));gap:1rem}figure{margin:1em 0;min-width:0}figure img{width:100%;height:auto;"
+    ".wide{overflow-x:auto;margin:1em 0;min-width:0;background:linear-gradient(90deg,var(--ground) 40%,transparent) 0 0/2.5rem 100% local,"
+    "linear-gradient(270deg,var(--ground) 40%,transparent) 100% 0/2.5rem 100% local,linear-gradient(90deg,transparent 1px,var(--shade) 1px,transparent) 0 0/.9rem 100% scroll,"
+    "linear-gradient(270deg,transparent 1px,var(--shade) 1px,transparent) 100% 0/.9rem 100% scroll;background-repeat:no-repeat}\n"
+    "table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}caption{text-align:left;color:var(--soft);padding:.3em 0}"
+    "caption span{display:block;max-width:min(46rem,100cqw);position:sticky;left:0}.wide{container-type:inline-size}\n"
+    "th,td{padding:.28em .7em;border-bottom:1px solid var(--line);text-align:left}td{white-space:nowrap}thead th{vertical-align:bottom;line-height:1.25}td.long{white-space:normal;"
+    "overflow-wrap:anywhere}td.number,th.number{text-align:right}\n"
+    ".row{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(26rem,100%),1fr));gap:1rem}figure{margin:1em 0;min-width:0}figure img{width:100%;max-width:34rem;height:auto;"
     "display:block}figcaption{font-size:.9rem;color:var(--soft)}\n"
+    "@media(max-width:40rem){table{font-size:.86rem}th,td{padding:.28em .5em}}\n"
     "details{margin:.8em 0}summary{cursor:pointer}pre{background:var(--raised);border-radius:.4rem;padding:.7rem .9rem;overflow-x:auto;font:.86rem/1.45 ui-monospace,"
-    "monospace;margin:.5em 0}pre span{display:block}.add{background:var(--add)}.remove{background:var(--remove)}\n"
-    "@media print{nav,summary::marker{display:none}h2{break-after:avoid}figure,table{break-inside:avoid}body{font-size:11pt}}\n";
+    "monospace;margin:.5em 0}pre span{display:block;width:max-content;min-width:100%}.add{background:var(--add)}.remove{background:var(--remove)}\n"
+    "@media print{nav{display:none}h2,h3{break-after:avoid}figure,tr,.numbers{break-inside:avoid}html,body{font-size:10pt}table{font-size:8pt}th,td{padding:.2em .45em}"
+    ".wide{overflow:visible;background:none}pre{white-space:pre-wrap}main{max-width:none;padding:0}.row{grid-template-columns:1fr 1fr}}\n";
 
 static void escape(FILE *out, const char *s) {
     for (; *s; s++) switch (*s) {
@@ -171,6 +179,11 @@ void pva_html_figure_number(struct pva_html *h, const char *name, const char *de
 
 /* ---- tables ---- */
 
+const char *pva_html_p(double p, char text[16]) {
+    snprintf(text, 16, isnan(p) ? "\xe2\x80\x93" : p < 0.001 ? "%.1e" : "%.3f", p);
+    return text;
+}
+
 static void write_cell(FILE *out, const struct pva_column *c, int64_t row, const char *format) {
     char text[64] = "\xe2\x80\x93";
     if (c->type == PVA_COLUMN_TEXT) {
@@ -183,7 +196,8 @@ static void write_cell(FILE *out, const struct pva_column *c, int64_t row, const
     else if (c->type == PVA_COLUMN_I64) snprintf(text, sizeof text, "%lld", (long long)((const int64_t *)c->data)[row]);
     else {
         double x = c->type == PVA_COLUMN_F32 ? (double)((const float *)c->data)[row] : ((const double *)c->data)[row];
-        if (!isnan(x)) {
+        if (format && !strcmp(format, "p")) pva_html_p(x, text);
+        else if (!isnan(x)) {
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
             snprintf(text, sizeof text, format ? format : "%.6g", x);
@@ -195,7 +209,7 @@ static void write_cell(FILE *out, const struct pva_column *c, int64_t row, const
 
 void pva_html_table(struct pva_html *h, const char *caption, const struct pva_table *t, const char *const *formats, const char *const *links) {
     FILE *out = h->out;
-    fputs("<div class=\"wide\"><table>\n", out);
+    fputs("<div class=\"wide\" tabindex=\"0\"><table>\n", out);
     if (caption && *caption) fputs("<caption><span>", out), escape(out, caption), fputs("</span></caption>\n", out);
     fputs("<thead><tr>", out);
     for (int c = 0; c < t->n_columns; c++) {
@@ -208,7 +222,9 @@ void pva_html_table(struct pva_html *h, const char *caption, const struct pva_ta
         fputs("<tr>", out);
         for (int c = 0; c < t->n_columns; c++) {
             const char *link = c == 0 && links ? links[row] : NULL;
-            fputs(t->columns[c].type == PVA_COLUMN_TEXT ? "<td>" : "<td class=\"number\">", out);
+            const char *text = t->columns[c].type == PVA_COLUMN_TEXT ? ((const char *const *)t->columns[c].data)[row] : NULL;
+            if (t->columns[c].type != PVA_COLUMN_TEXT) fputs("<td class=\"number\">", out);
+            else fputs(text && strlen(text) > 40 ? "<td class=\"long\">" : "<td>", out);
             if (link) fputs("<a href=\"", out), escape(out, link), fputs("\">", out);
             write_cell(out, &t->columns[c], row, formats ? formats[c] : NULL);
             fputs(link ? "</a></td>" : "</td>", out);
@@ -216,6 +232,12 @@ void pva_html_table(struct pva_html *h, const char *caption, const struct pva_ta
         fputs("</tr>\n", out);
     }
     fputs("</tbody></table></div>\n", out);
+}
+
+void pva_html_file(struct pva_html *h, const char *what, const char *address) {
+    fputs("<p class=\"note\">", h->out);
+    escape(h->out, what);
+    fputs(": <a href=\"", h->out), escape(h->out, address), fputs("\">", h->out), escape(h->out, address), fputs("</a></p>\n", h->out);
 }
 
 /* ---- pictures ---- */

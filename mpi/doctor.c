@@ -282,10 +282,18 @@ static void check_sae(struct findings *f, const struct pva_options *o, int n_lay
 
 static const char *const words[] = {"ok", "-", "FAIL"}, *const statuses[] = {"ok", "absent", "fail"};
 
+/* Colour is for people: on a terminal, unless they have set NO_COLOR. Open MPI's ranks have a terminal for stdout wherever that goes in the end, but not for stderr. */
+static const char *const *colours_of_verdicts(void) {
+    static const char *const plain[] = {"", "", ""}, *const bright[] = {"\033[32m", "", "\033[1;31m"};
+    const char *no = getenv("NO_COLOR"), *term = getenv("TERM");
+    return isatty(STDOUT_FILENO) && isatty(STDERR_FILENO) && !(no && *no) && !(term && !strcmp(term, "dumb")) ? bright : plain;
+}
+
 static void print_lines(const struct findings *f) {
+    const char *const *colours = colours_of_verdicts();
     for (int i = 0; i < f->n; i++) {
         const struct finding *one = &f->list[i];
-        printf("%-5s %-10s ", words[one->verdict], one->what);
+        printf("%s%-5s%s %-10s ", colours[one->verdict], words[one->verdict], *colours[one->verdict] ? "\033[0m" : "", one->what);
         if (f->rank) printf("rank %d on %s: ", f->rank, f->host);
         printf("%s\n", one->text);
     }

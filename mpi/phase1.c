@@ -114,7 +114,7 @@ static int run_phase(struct phase1 *ph, struct pva_error *err) {
     run_list_hosts(&ph->par, hosts, sizeof hosts);
     if (open_campaign(ph, err)) return err->code;
     if (ph->par.rank == 0 && !run_write_config(&ph->run, "phase1", ph->options, err))
-        run_write_manifest(&ph->run, &ph->par, "phase1", hosts, phase1_plan_facts(&ph->plan, &ph->sandbox), err);
+        run_write_manifest(&ph->run, &ph->par, "phase1", hosts, phase1_plan_facts(&ph->plan, ph->options, &ph->sandbox), err);
     if (par_agree(&ph->par, "write manifest", err)) return err->code;
     if (campaign_run(&ph->campaign, &outcome, err)) return err->code;
     print_summary(ph, err);

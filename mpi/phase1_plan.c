@@ -274,15 +274,18 @@ static void count_parts(const struct phase1_plan *plan, int64_t counts[3]) {
         if (plan->problems.part[i] < 3) counts[plan->problems.part[i]]++;
 }
 
-json_t *phase1_plan_facts(const struct phase1_plan *plan, const struct pva_sandbox *sandbox) {
+json_t *phase1_plan_facts(const struct phase1_plan *plan, const struct pva_options *o, const struct pva_sandbox *sandbox) {
     int64_t parts[3];
     count_parts(plan, parts);
-    return json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:f,s:{s:I,s:I,s:I,s:I},s:s,s:s,s:s,s:i}", "model_sha256", plan->model_sha256, "problems_sha256",
+    json_t *facts = json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:f,s:{s:I,s:I,s:I,s:I},s:s,s:s,s:s,s:i}", "model_sha256", plan->model_sha256, "problems_sha256",
                      plan->problems_sha256, "prompt_template", pva_prompt_template_name(plan->template), "prompt_template_sha256",
                      pva_prompt_template_sha256(plan->template), "seed", (json_int_t)plan->seed, "max_tokens", (json_int_t)plan->max_tokens, "temperature",
                      plan->temperature, "problems", "all", (json_int_t)plan->problems.n, "selection", (json_int_t)parts[0], "tuning", (json_int_t)parts[1],
                      "validation", (json_int_t)parts[2], "sandbox", sandbox->text, "python", sandbox->version, "interpreter", sandbox->python, "batch",
                      plan->batch);
+    json_object_set_new(facts, "model", json_string(pva_options_text(o, "model")));
+    json_object_set_new(facts, "problem_file", json_string(pva_options_text(o, "problems")));
+    return facts;
 }
 
 void phase1_plan_print(const struct phase1_plan *plan, const struct par *p, const struct engine *e, const struct pva_sandbox *sandbox, FILE *out) {

@@ -45,7 +45,7 @@ void phase1_plan_identity(const struct phase1_plan *plan, const struct pva_optio
 struct pva_generator_settings phase1_plan_generator(const struct phase1_plan *plan);
 /* Collective. Refuses when the files are yet to be made and the run directory's disk cannot hold them. */
 int phase1_plan_check_disk(const struct phase1_plan *plan, const struct par *p, const struct pva_options *o, struct pva_error *err);
-json_t *phase1_plan_facts(const struct phase1_plan *plan, const struct pva_sandbox *sandbox); /* for manifest.json */
+json_t *phase1_plan_facts(const struct phase1_plan *plan, const struct pva_options *o, const struct pva_sandbox *sandbox); /* for manifest.json */
 void phase1_plan_print(const struct phase1_plan *plan, const struct par *p, const struct engine *e, const struct pva_sandbox *sandbox, FILE *out);
 
 #endif

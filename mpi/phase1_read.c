@@ -15,12 +15,11 @@ static void *array(int64_t n, size_t size, struct pva_error *err) {
 
 static int read_columns(struct phase1_data *d, struct pva_error *err) {
     size_t n = (size_t)d->n;
-    char(*ids)[PHASE1_TASK_ID] = array(d->n, sizeof *ids, err);
     d->task_ids = array(d->n, sizeof *d->task_ids, err);
     d->index = array(d->n, sizeof *d->index, err), d->difficulty = array(d->n, sizeof *d->difficulty, err);
     d->part = array(d->n, 1, err), d->states = array(d->n, 1, err), d->verdicts = array(d->n, 1, err);
     d->layers = array(d->n_layers, sizeof *d->layers, err);
-    if (!err->code && !store_read_coordinate(d->store, "task_id", STORE_BYTES, ids, n * sizeof *ids, err) &&
+    if (!err->code && !store_read_coordinate(d->store, "task_id", STORE_BYTES, d->task_ids, n * sizeof *d->task_ids, err) &&
         !store_read_coordinate(d->store, "index", STORE_I32, d->index, n * sizeof *d->index, err) &&
         !store_read_coordinate(d->store, "difficulty", STORE_I32, d->difficulty, n * sizeof *d->difficulty, err) &&
         !store_read_coordinate(d->store, "part", STORE_U8, d->part, n, err) &&
@@ -28,34 +27,41 @@ static int read_columns(struct phase1_data *d, struct pva_error *err) {
         !store_states(d->store, d->states, err))
         store_read_range(d->store, PHASE1_VERDICT, 0, d->n, d->verdicts, err);
     for (int64_t i = 0; i < d->n && !err->code; i++) {
-        memcpy(d->task_ids[i], ids[i], PHASE1_TASK_ID);
+        d->task_ids[i][PHASE1_TASK_ID - 1] = 0;
         d->n_done += d->states[i] != STORE_EMPTY;
         if (d->verdicts[i] >= PVA_N_VERDICTS) pva_fail(err, PVA_INPUT, "record %lld of phase 1 has no valid verdict", (long long)i);
     }
-    free(ids);
     return err->code;
 }
 
-int phase1_open(const char *run, struct phase1_data *d, struct pva_error *err) {
+/* The residual stream's type and shape are the run's choice, and whether there is a field n_positions follows from the shape. */
+static int open_store(struct phase1_data *d, struct pva_error *err) {
     struct phase1_schema schema;
-    struct stat st;
-    char path[4096];
+    struct pva_error ignored = {0};
     int64_t shape[STORE_MAX_DIMS];
-    *d = (struct phase1_data){0};
-    snprintf(path, sizeof path, !stat(run, &st) && S_ISDIR(st.st_mode) ? "%s/phase1.h5" : "%s", run);
-    if (stat(path, &st)) return pva_fail(err, PVA_INPUT, "%s: there is no phase 1 here; run pva-mpi phase1 first", path);
     phase1_schema_any(&schema);
     schema.fields[PHASE1_RESID].type = STORE_ANY_FLOAT;
     schema.fields[PHASE1_RESID].n_dims = STORE_ANY_DIMS;
     schema.store.n_fields = PHASE1_N_FIELDS;
-    if (store_open_read(path, &schema.store, &d->store, err)) return err->code;
-    d->n = store_n_slots(d->store);
+    if (store_open_read(d->path, &schema.store, &d->store, err)) return err->code;
     int n_dims = store_field_shape(d->store, PHASE1_RESID, shape);
-    if (n_dims != 2 && n_dims != 3) pva_fail(err, PVA_INPUT, "%s: /resid has %d dimensions, expected 3 or 4", path, n_dims + 1);
-    else {
-        d->n_positions = n_dims == 3 ? shape[0] : 1;
-        d->n_layers = shape[n_dims - 2], d->d_model = shape[n_dims - 1];
-    }
+    if (n_dims != 2 && n_dims != 3) return pva_fail(err, PVA_INPUT, "%s: /resid has %d dimensions, expected 3 or 4", d->path, n_dims + 1);
+    d->has_positions = n_dims == 3;
+    d->n_positions = d->has_positions ? shape[0] : 1;
+    d->n_layers = shape[n_dims - 2], d->d_model = shape[n_dims - 1];
+    d->resid_type = store_field_text_size(d->store, PHASE1_RESID) == 2 ? PVA_BF16 : PVA_F32;
+    if (!d->has_positions) return PVA_OK;
+    store_close(&d->store, &ignored);
+    schema.store.n_fields = PHASE1_MOST_FIELDS;
+    return store_open_read(d->path, &schema.store, &d->store, err);
+}
+
+int phase1_open(const char *run, struct phase1_data *d, struct pva_error *err) {
+    struct stat st;
+    *d = (struct phase1_data){0};
+    snprintf(d->path, sizeof d->path, !stat(run, &st) && S_ISDIR(st.st_mode) ? "%s/phase1.h5" : "%s", run);
+    if (stat(d->path, &st)) return pva_fail(err, PVA_INPUT, "%s: there is no phase 1 here; run pva-mpi phase1 first", d->path);
+    if (!open_store(d, err)) d->n = store_n_slots(d->store);
     if (!err->code && !store_text(d->store, "model_sha256", d->model_sha256, sizeof d->model_sha256, err) &&
         !store_text(d->store, "resid_point", d->point, sizeof d->point, err) &&
         !store_text(d->store, "resid_position", d->positions, sizeof d->positions, err))

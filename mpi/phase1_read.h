@@ -5,9 +5,10 @@
 #include "phase1_schema.h"
 
 struct phase1_data {
-    struct store *store; /* for fields not listed here */
+    char path[4096];     /* of phase1.h5 */
+    struct store *store; /* for fields not listed here; n_positions is a field of it where there are several positions */
     int64_t n;           /* slots */
-    char (*task_ids)[PHASE1_TASK_ID + 1];
+    char (*task_ids)[PHASE1_TASK_ID];
     int32_t *index, *difficulty; /* [n] place in the problem file; cyclomatic complexity of the reference */
     uint8_t *part;               /* [n] enum of split.h */
     uint8_t *states;             /* [n] STORE_EMPTY, STORE_DONE, PHASE1_TOO_LONG, as they were when it was opened */
@@ -15,7 +16,9 @@ struct phase1_data {
     int64_t n_done;              /* slots that are not empty */
     int32_t *layers;             /* [n_layers] the captured ones, ascending */
     int64_t n_layers, d_model;
-    int64_t n_positions;   /* captured positions a slot has room for; 1: the position is no dimension of the file */
+    int64_t n_positions;   /* captured positions a slot has room for */
+    int has_positions;     /* the position is a dimension of the file */
+    enum pva_dtype resid_type; /* F32 or BF16 */
     char model_sha256[65]; /* of the weights */
     char point[16], positions[24]; /* "resid_post", "last" */
 };

@@ -2,21 +2,17 @@
 #ifndef PHASE1_SOURCE_H
 #define PHASE1_SOURCE_H
 
-#include "phase1_schema.h"
+#include "phase1_read.h"
 
 #include "pva/options.h"
 
 struct phase1_source {
-    char path[4096];       /* of phase1.h5 */
-    struct store *store;   /* read-only; every field, resid and n_positions too where they are */
-    int64_t n, n_empty;    /* slots; of them not computed yet */
-    uint8_t *states;       /* [n] */
-    struct phase1_problems problems;
+    struct phase1_data data;
+    int64_t n_empty;       /* slots not computed yet */
+    struct phase1_problems problems; /* the data's arrays */
     struct phase1_identity identity; /* points into `texts` */
-    char texts[8][80];     /* operand, extraction, positions, backend, isa, sandbox, python, the resid point */
-    enum pva_dtype resid_type;
+    char texts[7][80];     /* operand, extraction, positions, backend, isa, python, the resid point */
     int n_layers;          /* of the model as far as captured: the last captured one plus 1 */
-    int64_t d_model;
     unsigned char *layers; /* [n_layers] marks */
     char regraded_from[3200]; /* "" for what phase 1 itself wrote */
 };

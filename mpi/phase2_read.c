@@ -25,20 +25,50 @@ static void *array(int64_t n, size_t size, struct pva_error *err) {
 
 /* ---- opening ---- */
 
+/* The file and how many of its layers are done; without the file *out stays NULL. */
+static int open_counted(const char *path, const struct store_schema *schema, struct store **out, int64_t *done, struct pva_error *err) {
+    if (access(path, F_OK) || store_open_read(path, schema, out, err)) return err->code;
+    int64_t n = store_n_slots(*out);
+    uint8_t *states = array(n, 1, err);
+    *done = 0;
+    if (states && !store_states(*out, states, err))
+        for (int64_t i = 0; i < n; i++) *done += states[i] == STORE_DONE;
+    free(states);
+    return err->code;
+}
+
 static int open_finished(const char *run, const char *name, const struct store_schema *schema, struct store **out, struct pva_error *err) {
     char path[4096];
+    int64_t done = 0;
     snprintf(path, sizeof path, "%s/%s", run, name);
-    if (access(path, F_OK))
+    if (open_counted(path, schema, out, &done, err)) return err->code;
+    if (!*out)
         return pva_fail(err, PVA_INPUT, "%s: phase 2 %s here; run pva-mpi phase2 --run %s", path, strcmp(name, "phase2.h5") ? "is not finished" : "was not run", run);
-    if (store_open_read(path, schema, out, err)) return err->code;
-    int64_t n = store_n_slots(*out), done = 0;
-    uint8_t *states = array(n, 1, err);
-    if (states && !store_states(*out, states, err))
-        for (int64_t i = 0; i < n; i++) done += states[i] == STORE_DONE;
-    free(states);
-    if (!err->code && done < n)
-        pva_fail(err, PVA_INPUT, "%s: phase 2 is not finished: %lld of %lld layers; run pva-mpi phase2 --run %s again", path, (long long)done, (long long)n, run);
+    if (done < store_n_slots(*out))
+        pva_fail(err, PVA_INPUT, "%s: phase 2 is not finished: %lld of %lld layers; run pva-mpi phase2 --run %s again", path, (long long)done,
+                 (long long)store_n_slots(*out), run);
     return err->code;
+}
+
+int phase2_finished(const char *run, struct pva_error *err) {
+    static const char *const names[2] = {"phase2.h5", "phase2-selection.h5"};
+    struct phase2_schema phase2;
+    struct selection_schema selection;
+    phase2_schema_any(&phase2);
+    selection_schema_any(&selection);
+    const struct store_schema *const schemas[2] = {&phase2.store, &selection.store};
+    int finished = 1;
+    for (int i = 0; i < 2 && !err->code; i++) {
+        char path[4096];
+        struct store *s = NULL;
+        struct pva_error ignored = {0};
+        int64_t done = 0;
+        snprintf(path, sizeof path, "%s/%s", run, names[i]);
+        open_counted(path, schemas[i], &s, &done, err);
+        finished &= s && !err->code && done == store_n_slots(s);
+        if (s) store_close(&s, &ignored);
+    }
+    return finished;
 }
 
 /* Fixed-length texts of the file, each with a final zero. */

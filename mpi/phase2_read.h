@@ -24,6 +24,8 @@ struct phase2_latent {
 struct phase2;
 int phase2_open(const char *run_directory, struct phase2 **out, struct pva_error *err); /* PVA_INPUT when phase 2 is not finished: says so */
 void phase2_close(struct phase2 **p);
+/* Whether both files of phase 2 are there with every layer. A damaged one sets err. */
+int phase2_finished(const char *run_directory, struct pva_error *err);
 
 /* The best n latents of a list, best first: those that pass the Pile filter and whose score speaks for the list's class (above 0). *n_found <= n. */
 int phase2_top(struct phase2 *p, enum phase2_list list, int n, struct phase2_latent *out, int *n_found, struct pva_error *err);

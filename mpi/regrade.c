@@ -81,7 +81,7 @@ static int open_source(struct regrade *r, struct pva_error *err) {
     if (!(r->from = run_of(r->options, err)) || pva_options_require(r->options, "out", err) || phase1_source_open(r->from, &r->source, err)) return err->code;
     if (r->source.n_empty)
         return pva_fail(err, PVA_INPUT, "%s: phase 1 is not finished: %lld of %lld problems are missing; run it to its end first", r->from,
-                        (long long)r->source.n_empty, (long long)r->source.n);
+                        (long long)r->source.n_empty, (long long)r->source.data.n);
     char *path = realpath(r->from, NULL);
     if (!path || strlen(path) >= sizeof r->from_path) pva_fail(err, PVA_IO, "%s: has no absolute name of less than %zu characters", r->from, sizeof r->from_path);
     else snprintf(r->from_path, sizeof r->from_path, "%s", path);
@@ -120,9 +120,9 @@ static int open_problems(struct regrade *r, struct pva_error *err) {
     if (strcmp(pva_prompt_template_sha256(r->template), r->identity.prompt_sha256))
         return pva_fail(err, PVA_REFUSED, "%s: is not the prompt template of the run: its SHA-256 is %.12s..., the run's %.12s...", template,
                         pva_prompt_template_sha256(r->template), r->identity.prompt_sha256);
-    for (int64_t i = 0; i < r->source.n; i++)
+    for (int64_t i = 0; i < r->source.data.n; i++)
         if (r->source.problems.index[i] < 0 || (size_t)r->source.problems.index[i] >= pva_problems_count(r->problems))
-            return pva_fail(err, PVA_INPUT, "%s: record %lld belongs to problem %d of %zu", r->source.path, (long long)i, r->source.problems.index[i],
+            return pva_fail(err, PVA_INPUT, "%s: record %lld belongs to problem %d of %zu", r->source.data.path, (long long)i, r->source.problems.index[i],
                             pva_problems_count(r->problems));
     return PVA_OK;
 }
@@ -199,7 +199,7 @@ static int open_stores(struct regrade *r, struct pva_error *err) {
     if (store_open(&r->par, run_path(&r->run, "phase1.h5", path), s, STORE_RESUME, &r->results, err) ||
         store_open(&r->par, run_path(&r->run, "phase1-diagnostics.h5", path), &r->diagnostics_schema.store, STORE_RESUME, &r->diagnostics, err))
         return err->code;
-    int64_t *damaged = NULL, n_damaged = 0, n = r->source.n;
+    int64_t *damaged = NULL, n_damaged = 0, n = r->source.data.n;
     if (store_verify(&r->par, r->results, &damaged, &n_damaged, err)) return err->code;
     free(damaged);
     size_t largest = 1;
@@ -223,24 +223,24 @@ static int copy_fields(struct regrade *r, int64_t slot, int all, struct pva_erro
     for (int f = 0; f < r->schema.store.n_fields; f++) {
         int skip = 0;
         for (int i = 0; i < 5; i++) skip |= f == from_grading[i] && !all;
-        if (!skip && (store_read(r->source.store, slot, f, r->buffer, err) || store_write(r->results, slot, f, r->buffer, err))) return err->code;
+        if (!skip && (store_read(r->source.data.store, slot, f, r->buffer, err) || store_write(r->results, slot, f, r->buffer, err))) return err->code;
     }
     return PVA_OK;
 }
 
 static int start_item(struct regrade *r, int64_t slot, struct pva_error *err) {
-    if (r->source.states[slot] != STORE_DONE) { /* a prompt that did not fit: there is nothing to grade */
+    if (r->source.data.states[slot] != STORE_DONE) { /* a prompt that did not fit: there is nothing to grade */
         int32_t rank = r->par.rank;
         if (store_write(r->diagnostics, slot, DIAGNOSTICS_RANK, &rank, err) || store_commit(r->diagnostics, slot, STORE_DONE, err) ||
             copy_fields(r, slot, 1, err))
             return err->code;
         r->committed++;
-        return store_commit(r->results, slot, r->source.states[slot], err);
+        return store_commit(r->results, slot, r->source.data.states[slot], err);
     }
     int32_t n_text = 0;
-    size_t room = store_field_bytes(r->source.store, PHASE1_TEXT);
-    if (store_read(r->source.store, slot, PHASE1_N_TEXT, &n_text, err) || store_read(r->source.store, slot, PHASE1_TEXT, r->buffer, err)) return err->code;
-    if (n_text < 0) return pva_fail(err, PVA_INPUT, "%s: record %lld is damaged", r->source.path, (long long)slot);
+    size_t room = store_field_bytes(r->source.data.store, PHASE1_TEXT);
+    if (store_read(r->source.data.store, slot, PHASE1_N_TEXT, &n_text, err) || store_read(r->source.data.store, slot, PHASE1_TEXT, r->buffer, err)) return err->code;
+    if (n_text < 0) return pva_fail(err, PVA_INPUT, "%s: record %lld is damaged", r->source.data.path, (long long)slot);
     size_t n = (size_t)n_text < room ? (size_t)n_text : room;
     if (n < (size_t)n_text) pva_log(PVA_LOG_WARNING, "%s: its completion was cut when it was stored", r->source.problems.task_ids[slot]);
     size_t end = phase1_find_stop(r->buffer, n, pva_prompt_template_stops(r->template));
@@ -284,11 +284,11 @@ static void show_progress(struct regrade *r) {
     struct pva_error ignored = {0};
     if (r->par.rank || t - r->last_count < 1 || pva_options_flag(r->options, "quiet")) return;
     r->last_count = t;
-    uint8_t *states = malloc((size_t)r->source.n);
+    uint8_t *states = malloc((size_t)r->source.data.n);
     int64_t done = 0;
     if (states && !store_states(r->results, states, &ignored)) {
-        for (int64_t i = 0; i < r->source.n; i++) done += states[i] != STORE_EMPTY;
-        pva_log_progress("regrade  %lld/%lld", (long long)done, (long long)r->source.n);
+        for (int64_t i = 0; i < r->source.data.n; i++) done += states[i] != STORE_EMPTY;
+        pva_log_progress("regrade  %lld/%lld", (long long)done, (long long)r->source.data.n);
     }
     free(states);
 }
@@ -334,14 +334,14 @@ static int print_changes(struct regrade *r, struct pva_error *err) {
     size_t bytes = store_field_bytes(r->results, PHASE1_PROGRAM);
     char *old_program = malloc(bytes), *new_program = malloc(bytes);
     if (!old_program || !new_program) pva_fail(err, PVA_IO, "out of memory");
-    for (int64_t i = 0; i < r->source.n && !err->code; i++) {
+    for (int64_t i = 0; i < r->source.data.n && !err->code; i++) {
         uint8_t a = 0, b = 0;
-        if (r->source.states[i] != STORE_DONE) continue;
-        if (store_read(r->source.store, i, PHASE1_VERDICT, &a, err) || store_read(r->results, i, PHASE1_VERDICT, &b, err) ||
-            store_read(r->source.store, i, PHASE1_PROGRAM, old_program, err) || store_read(r->results, i, PHASE1_PROGRAM, new_program, err))
+        if (r->source.data.states[i] != STORE_DONE) continue;
+        if (store_read(r->source.data.store, i, PHASE1_VERDICT, &a, err) || store_read(r->results, i, PHASE1_VERDICT, &b, err) ||
+            store_read(r->source.data.store, i, PHASE1_PROGRAM, old_program, err) || store_read(r->results, i, PHASE1_PROGRAM, new_program, err))
             break;
         if (a >= PVA_N_VERDICTS || b >= PVA_N_VERDICTS) {
-            pva_fail(err, PVA_INPUT, "%s: record %lld is damaged", r->source.path, (long long)i);
+            pva_fail(err, PVA_INPUT, "%s: record %lld is damaged", r->source.data.path, (long long)i);
             break;
         }
         done++;
@@ -367,8 +367,8 @@ static int regrade(struct regrade *r, struct pva_error *err) {
     int64_t *damaged = NULL, n_damaged = 0;
     if (r->par.rank == 0) {
         check_out(r, err);
-        if (!err->code && !store_check(r->source.store, &damaged, &n_damaged, err) && n_damaged)
-            pva_fail(err, PVA_INPUT, "%s: %lld records are damaged; run phase1 on it again, it computes them anew", r->source.path, (long long)n_damaged);
+        if (!err->code && !store_check(r->source.data.store, &damaged, &n_damaged, err) && n_damaged)
+            pva_fail(err, PVA_INPUT, "%s: %lld records are damaged; run phase1 on it again, it computes them anew", r->source.data.path, (long long)n_damaged);
         free(damaged);
     }
     if (par_agree(&r->par, "check", err) || run_open(&r->par, pva_options_text(r->options, "out"), "regrade", &r->run, err)) return err->code;
@@ -377,10 +377,10 @@ static int regrade(struct regrade *r, struct pva_error *err) {
     if (r->par.rank == 0) write_manifest(r, hosts, err);
     if (par_agree(&r->par, "write manifest", err)) return err->code;
     struct schedule *schedule = NULL;
-    int64_t *costs = calloc((size_t)r->source.n, sizeof *costs);
+    int64_t *costs = calloc((size_t)r->source.data.n, sizeof *costs);
     if (!costs) pva_fail(err, PVA_IO, "out of memory");
-    for (int64_t i = 0; costs && i < r->source.n; i++) costs[i] = 1;
-    if (!err->code && r->par.rank == 0) schedule_create(r->source.n, costs, r->states, r->par.size, &schedule, err);
+    for (int64_t i = 0; costs && i < r->source.data.n; i++) costs[i] = 1;
+    if (!err->code && r->par.rank == 0) schedule_create(r->source.data.n, costs, r->states, r->par.size, &schedule, err);
     free(costs);
     if (par_agree(&r->par, "plan work", err)) return err->code;
     struct dispatch *d = dispatch_open(&r->par, schedule, 2, stop_requested);
@@ -406,7 +406,7 @@ int pva_command_regrade(const struct pva_options *o, struct pva_error *err) {
     if (r.par.rank) pva_log_screen(PVA_LOG_ERROR);
     if (!err->code) open_problems(&r, err);
     if (!par_agree(&r.par, "start", err)) regrade(&r, err);
-    for (int64_t i = 0; r.programs && i < r.source.n; i++) free(r.programs[i]);
+    for (int64_t i = 0; r.programs && i < r.source.data.n; i++) free(r.programs[i]);
     free(r.programs), free(r.n_programs), free(r.states), free(r.buffer);
     if (r.diagnostics) store_close(&r.diagnostics, &late);
     if (r.results) store_close(&r.results, &late);

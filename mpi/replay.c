@@ -61,10 +61,10 @@ static int open_source(struct replay *r, struct pva_error *err) {
         return pva_fail(err, PVA_INPUT, "%s: was made by regrade; replay the run its completions come from, %s", r->from, r->source.regraded_from);
     r->slot = phase1_source_find(&r->source, task);
     if (r->slot < 0)
-        return pva_fail(err, PVA_INPUT, "--task %s: %s has no such record; its %lld task ids go from %s to %s", task, r->source.path, (long long)r->source.n,
-                        r->source.problems.task_ids[0], r->source.problems.task_ids[r->source.n - 1]);
-    if (r->source.states[r->slot] == STORE_EMPTY)
-        return pva_fail(err, PVA_INPUT, "--task %s: %s is not finished and this record is not there yet", task, r->source.path);
+        return pva_fail(err, PVA_INPUT, "--task %s: %s has no such record; its %lld task ids go from %s to %s", task, r->source.data.path, (long long)r->source.data.n,
+                        r->source.problems.task_ids[0], r->source.problems.task_ids[r->source.data.n - 1]);
+    if (r->source.data.states[r->slot] == STORE_EMPTY)
+        return pva_fail(err, PVA_INPUT, "--task %s: %s is not finished and this record is not there yet", task, r->source.data.path);
     if (phase1_source_options(r->from, &r->run_options, err)) return err->code;
     for (int i = 0; i < 6; i++)
         if (pva_options_is_set(r->options, chosen[i]) && pva_options_set(r->run_options, chosen[i], pva_options_text(r->options, chosen[i]), err)) return err->code;
@@ -111,7 +111,7 @@ static int check_identity(struct replay *r, struct pva_error *err) {
         return pva_fail(err, PVA_REFUSED, "%s/config-phase1.yaml: seed, temperature or preload-imports are not those in phase1.h5", r->from);
     int n = 0;
     for (int l = 0; l < r->source.n_layers; l++) n += r->plan.layers[l] == r->source.layers[l];
-    if (n != r->source.n_layers || store_dim_size(r->source.store, "layer") != r->plan.n_layers)
+    if (n != r->source.n_layers || r->source.data.n_layers != r->plan.n_layers)
         return pva_fail(err, PVA_REFUSED, "%s/config-phase1.yaml: layers are not those in phase1.h5", r->from);
     return PVA_OK;
 }
@@ -278,22 +278,22 @@ static int compare(struct replay *r, int state, char *different, size_t size, st
                                         "prompt_sha256", "resid", "n_positions"};
     static const char *const states[] = {"empty", "done", "prompt-too-long"};
     void *stored[PHASE1_MOST_FIELDS] = {NULL}, *again[PHASE1_MOST_FIELDS] = {NULL};
-    int differs[PHASE1_MOST_FIELDS] = {0}, old_state = r->source.states[r->slot], n_fields = r->source.identity.max_positions ? PHASE1_MOST_FIELDS : PHASE1_N_FIELDS;
+    int differs[PHASE1_MOST_FIELDS] = {0}, old_state = r->source.data.states[r->slot], n_fields = r->source.identity.max_positions ? PHASE1_MOST_FIELDS : PHASE1_N_FIELDS;
     char a[200], b[200];
     different[0] = 0;
     if (old_state != state) snprintf(different, size, "state");
     for (int f = 0; f < n_fields && !err->code; f++) {
-        size_t bytes = store_field_bytes(r->source.store, f);
+        size_t bytes = store_field_bytes(r->source.data.store, f);
         stored[f] = calloc(1, bytes + 1), again[f] = calloc(1, bytes + 1);
         if (!stored[f] || !again[f]) pva_fail(err, PVA_IO, "out of memory");
-        else if (!store_read(r->source.store, r->slot, f, stored[f], err) && !store_read(r->again, 0, f, again[f], err) &&
+        else if (!store_read(r->source.data.store, r->slot, f, stored[f], err) && !store_read(r->again, 0, f, again[f], err) &&
                  (differs[f] = memcmp(stored[f], again[f], bytes) != 0)) {
             size_t used = strlen(different);
             snprintf(different + used, size - used, "%s%s", used ? ", " : "", names[f]);
         }
     }
     if (!err->code) {
-        printf("task %s, record %lld of %s\n", r->source.problems.task_ids[r->slot], (long long)r->slot, r->source.path);
+        printf("task %s, record %lld of %s\n", r->source.problems.task_ids[r->slot], (long long)r->slot, r->source.data.path);
         if (strcmp(r->source.identity.isa, r->plan.isa) || strcmp(r->source.identity.backend, r->engine.ops->name))
             printf("stored by %s %s, computed again by %s %s: residual streams need not be equal to the last bit\n", r->source.identity.backend,
                    r->source.identity.isa, r->engine.ops->name, r->plan.isa);
@@ -304,15 +304,15 @@ static int compare(struct replay *r, int state, char *different, size_t size, st
         for (int i = 0; i < 10; i++) {
             int f = values[i];
             if (f >= n_fields) continue;
-            describe_value(r->source.store, names[f], stored[f], a, sizeof a), describe_value(r->source.store, names[f], again[f], b, sizeof b);
+            describe_value(r->source.data.store, names[f], stored[f], a, sizeof a), describe_value(r->source.data.store, names[f], again[f], b, sizeof b);
             printf("%-14s %-*.*s %c %.*s\n", names[f], COLUMN - 14, COLUMN - 14, a, differs[f] ? '!' : ' ', COLUMN - 14, b);
         }
         const int arrays[] = {PHASE1_TOKENS, PHASE1_RESID};
         for (int i = 0; i < 2; i++) {
             int f = arrays[i];
-            size_t bytes = store_field_bytes(r->source.store, f);
+            size_t bytes = store_field_bytes(r->source.data.store, f);
             snprintf(a, sizeof a, "%zu bytes equal", bytes);
-            if (differs[f]) describe_difference(r->source.store, f, stored[f], again[f], bytes, a, sizeof a);
+            if (differs[f]) describe_difference(r->source.data.store, f, stored[f], again[f], bytes, a, sizeof a);
             printf("%-14s %s\n", names[f], a);
         }
         int32_t n[4] = {0};

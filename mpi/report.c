@@ -32,104 +32,196 @@ void report_picture(struct report *r, const char *name, const struct pva_figure 
     pva_html_picture(r->page, svg, csv, alt, caption);
 }
 
-json_t *report_json(const struct report *r, const char *name, struct pva_error *err) {
+json_t *report_json(const struct report *r, const char *name, const char *member, struct pva_error *err) {
     char path[4096];
     json_error_t why;
     snprintf(path, sizeof path, "%s/%s", r->run, name);
     if (access(path, F_OK)) return NULL;
     json_t *o = json_load_file(path, 0, &why);
     if (!o) pva_fail(err, PVA_INPUT, "%s: line %d: %s", path, why.line, why.text);
+    else if (!json_is_array(json_object_get(o, member))) {
+        pva_fail(err, PVA_INPUT, "%s: expected an object with an array \"%s\", as the phase writes it", path, member);
+        json_decref(o);
+        o = NULL;
+    }
     return o;
 }
 
-void report_missing(struct report *r, const char *id, const char *title, const char *command) {
+void report_missing(struct report *r, const char *id, const char *title, const char *command, const char *arguments) {
+    static const char *const endings[2] = {"", "-tuning"};
+    char path[4096];
+    int begun = 0;
+    for (int i = 0; i < 2; i++) snprintf(path, sizeof path, "%s/%s%s.h5", r->run, command, endings[i]), begun |= !access(path, F_OK);
     pva_html_section(r->page, id, title);
-    pva_html_paragraph(r->page, "note", "Not run yet: pva-mpi %s --run %s", command, r->run);
+    pva_html_paragraph(r->page, "note", "%s: pva-mpi %s --run %s%s%s", !begun ? "Not run yet" : "Begun and not finished; the same command goes on", command, r->run,
+                       *arguments ? " " : "", arguments);
 }
 
 /* ---- how it was made: everything of the manifest, key by key ---- */
 
+enum { MOST_FACTS = 1000 }; /* a model of 46 layers has 138 about its autoencoders */
+
 struct facts {
     int64_t n;
-    char *text[400];
+    char *keys[MOST_FACTS], *values[MOST_FACTS];
 };
 
-static void add_fact(struct facts *f, const char *key, const char *value) {
-    if (f->n + 2 > 400) return;
-    f->text[f->n++] = strdup(key);
-    f->text[f->n++] = strdup(value);
+static void flatten(struct facts *f, const char *name, const json_t *value) {
+    char text[400] = "";
+    const char *key;
+    json_t *member;
+    size_t i;
+    json_object_foreach((json_t *)value, key, member) {
+        snprintf(text, sizeof text, "%s%s%s", name, *name ? "." : "", key);
+        flatten(f, text, member);
+    }
+    json_array_foreach((json_t *)value, i, member) {
+        snprintf(text, sizeof text, "%s[%zu]", name, i);
+        flatten(f, text, member);
+    }
+    if (json_is_object(value) || json_is_array(value) || f->n == MOST_FACTS) return;
+    if (json_is_integer(value)) snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value));
+    if (json_is_real(value)) snprintf(text, sizeof text, "%g", json_real_value(value));
+    if (json_is_boolean(value)) snprintf(text, sizeof text, "%s", json_is_true(value) ? "yes" : "no");
+    f->keys[f->n] = strdup(name), f->values[f->n] = strdup(json_is_string(value) ? json_string_value(value) : text);
+    f->n++;
 }
 
-static void flatten(struct facts *f, const char *prefix, const json_t *o) {
-    const char *key;
-    json_t *value;
-    json_object_foreach((json_t *)o, key, value) {
-        char name[200], text[400];
-        snprintf(name, sizeof name, "%s%s%s", prefix, *prefix ? "." : "", key);
-        if (json_is_object(value)) flatten(f, name, value);
-        else if (json_is_string(value)) add_fact(f, name, json_string_value(value));
-        else if (json_is_integer(value)) snprintf(text, sizeof text, "%lld", (long long)json_integer_value(value)), add_fact(f, name, text);
-        else if (json_is_real(value)) snprintf(text, sizeof text, "%g", json_real_value(value)), add_fact(f, name, text);
-        else if (json_is_boolean(value)) add_fact(f, name, json_is_true(value) ? "yes" : "no");
+static const char *fact(const json_t *o, const char *key) {
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "?";
+}
+
+/* One row a command. */
+static void start_table(struct report *r, const json_t *starts) {
+    enum { MOST = 200, TEXTS = 8 };
+    static const char *const names[TEXTS] = {"phase", "time", "hosts", "revision", "compiler", "mpi", "hdf5", "job"};
+    size_t n = json_array_size(starts), from = n > MOST ? n - MOST : 0;
+    const char *(*text)[MOST] = calloc(TEXTS, sizeof *text);
+    if (!text) return;
+    for (size_t i = from; i < n; i++) {
+        const json_t *start = json_array_get(starts, i), *versions = json_object_get(start, "versions"), *job = json_object_get(json_object_get(start, "slurm"), "SLURM_JOB_ID");
+        for (int c = 0; c < TEXTS - 1; c++) text[c][i - from] = fact(c < 3 ? start : versions, names[c]);
+        text[TEXTS - 1][i - from] = json_is_string(job) ? json_string_value(job) : "-";
     }
+    struct pva_column columns[TEXTS];
+    for (int c = 0; c < TEXTS; c++) columns[c] = (struct pva_column){names[c], PVA_COLUMN_TEXT, text[c]};
+    const struct pva_table table = {(int64_t)(n - from), TEXTS, columns};
+    pva_html_table(r->page, "The commands that wrote into this run; hosts with their numbers of ranks.", &table, NULL, NULL);
+    free(text);
 }
 
 static void provenance(struct report *r) {
     pva_html_section(r->page, "provenance", "How it was made");
-    if (!r->manifest) {
+    struct facts *f = calloc(1, sizeof *f);
+    if (!r->manifest || !f) {
         pva_html_paragraph(r->page, "note", "The run has no manifest.json.");
+        free(f);
         return;
     }
-    struct facts f = {0};
-    const char *keys[200], *values[200];
-    json_t *starts = json_object_get(r->manifest, "starts"), *last = json_array_get(starts, json_array_size(starts) - 1);
-    flatten(&f, "last start", last);
+    const json_t *starts = json_object_get(r->manifest, "starts"), *first = json_array_get(starts, 0), *last = json_array_get(starts, json_array_size(starts) - 1);
+    const json_t *phase1 = json_object_get(r->manifest, "phase1"), *versions = json_object_get(last, "versions");
+    if (phase1)
+        pva_html_paragraph(r->page, "", "Prompt template %s, seed %lld, temperature %g, prompt and program together at most %lld tokens. Programs ran under Python %s in a "
+                           "sandbox: %s.", fact(phase1, "prompt_template"), (long long)json_integer_value(json_object_get(phase1, "seed")),
+                           json_number_value(json_object_get(phase1, "temperature")), (long long)json_integer_value(json_object_get(phase1, "max_tokens")), fact(phase1, "python"),
+                           fact(phase1, "sandbox"));
+    pva_html_paragraph(r->page, "", "pva-mpi %s, revision %s; %zu command%s wrote into this run, the first on %.10s, the last on %.10s. Every draw is keyed by the seed, the "
+                       "problem, the sample and the step, so the same command on any number of ranks gives the same bytes.", fact(versions, "pva-mpi"), fact(versions, "revision"), json_array_size(starts),
+                       json_array_size(starts) == 1 ? "" : "s", fact(first, "time"), fact(last, "time"));
     json_t *rest = json_copy(r->manifest);
     json_object_del(rest, "starts");
-    flatten(&f, "", rest);
+    flatten(f, "", rest);
     json_decref(rest);
-    for (int64_t i = 0; i < f.n / 2; i++) keys[i] = f.text[2 * i], values[i] = f.text[2 * i + 1];
-    const struct pva_column columns[] = {{"what", PVA_COLUMN_TEXT, keys}, {"value", PVA_COLUMN_TEXT, values}};
-    const struct pva_table table = {f.n / 2, 2, columns};
-    pva_html_paragraph(r->page, "", "Started %zu time%s. Every draw is keyed by the seed, the problem, the sample and the step, so the same command on any number of "
-                       "ranks gives the same bytes.", json_array_size(starts), json_array_size(starts) == 1 ? "" : "s");
-    pva_html_details_begin(r->page, "Versions, hashes, seeds, sandbox, hosts");
-    pva_html_table(r->page, "From manifest.json", &table, NULL, NULL);
+    const struct pva_column columns[] = {{"what", PVA_COLUMN_TEXT, f->keys}, {"value", PVA_COLUMN_TEXT, f->values}};
+    const struct pva_table table = {f->n, 2, columns};
+    pva_html_details_begin(r->page, "Versions, hashes, seeds, hosts: all of manifest.json");
+    start_table(r, starts);
+    pva_html_table(r->page, "What they worked with.", &table, NULL, NULL);
     pva_html_details_end(r->page);
-    for (int64_t i = 0; i < f.n; i++) free(f.text[i]);
+    for (int64_t i = 0; i < f->n; i++) free(f->keys[i]), free(f->values[i]);
+    free(f);
 }
 
-/* ---- the summary ---- */
+/* ---- the summary: a row of figures, and a sentence for each ---- */
 
-static void summary(struct report *r) {
+static void effect_number(struct report *r, const char *name, const struct report_effect *e) {
+    char detail[260], p[16];
+    if (isnan(e->rate)) return;
+    snprintf(detail, sizeof detail, "%s: %lld of %lld; 95 %%: %.1f to %.1f; controls %.1f %%; p %s", e->direction, (long long)e->k, (long long)e->n, 100 * e->low, 100 * e->high,
+             100 * e->controls, pva_html_p(e->p, p));
+    pva_html_figure_number(r->page, name, detail, "%.1f %%", 100 * e->rate);
+}
+
+static void summary_numbers(struct report *r) {
     const struct report_summary *s = &r->summary;
-    char detail[4][260];
+    char detail[260], p[16];
     pva_html_figures_begin(r->page);
-    snprintf(detail[0], sizeof detail[0], "%lld of %lld; 95 %%: %.1f to %.1f", (long long)s->n_passed, (long long)s->n_problems, 100 * s->pass_rate.low, 100 * s->pass_rate.high);
-    pva_html_figure_number(r->page, "problems solved", detail[0], "%.1f %%", s->n_problems ? 100.0 * (double)s->n_passed / (double)s->n_problems : 0.0);
+    snprintf(detail, sizeof detail, "%lld of %lld; 95 %%: %.1f to %.1f", (long long)s->n_passed, (long long)s->n_problems, 100 * s->pass_rate.low, 100 * s->pass_rate.high);
+    if (s->n_problems) pva_html_figure_number(r->page, "problems solved", detail, "%.1f %%", 100.0 * (double)s->n_passed / (double)s->n_problems);
     if (!isnan(s->best_familywise_p)) {
-        snprintf(detail[1], sizeof detail[1], "%s; separation %+.3f", s->best_latent, s->best_separation);
-        pva_html_figure_number(r->page, "best latent, family-wise p", detail[1], "%.2g", s->best_familywise_p);
+        snprintf(detail, sizeof detail, "%s; separation %+.3f", s->best_latent, s->best_separation);
+        pva_html_figure_number(r->page, "best latent, family-wise p", detail, "%s", pva_html_p(s->best_familywise_p, p));
     }
     if (!isnan(s->auroc)) {
-        snprintf(detail[2], sizeof detail[2], "95 %%: %.2f to %.2f; dense probe %.2f", s->auroc_low, s->auroc_high, s->probe_auroc);
-        pva_html_figure_number(r->page, "best latent's AUROC", detail[2], "%.3f", s->auroc);
+        int n = snprintf(detail, sizeof detail, "%s; 95 %%: %.3f to %.3f", s->best_predictor, s->auroc_low, s->auroc_high);
+        if (!isnan(s->probe_auroc)) snprintf(detail + n, sizeof detail - (size_t)n, "; probe %.3f", s->probe_auroc);
+        pva_html_figure_number(r->page, "best latent's AUROC", detail, "%.3f", s->auroc);
     }
-    if (!isnan(s->correction)) {
-        snprintf(detail[3], sizeof detail[3], "95 %%: %.1f to %.1f; p against controls %.2g", 100 * s->correction_low, 100 * s->correction_high, s->correction_p);
-        pva_html_figure_number(r->page, "corrected by steering", detail[3], "%.1f %%", 100 * s->correction);
-    }
-    if (!isnan(s->corruption)) {
-        snprintf(detail[3], sizeof detail[3], "95 %%: %.1f to %.1f; p against controls %.2g", 100 * s->corruption_low, 100 * s->corruption_high, s->corruption_p);
-        pva_html_figure_number(r->page, "corrupted by steering", detail[3], "%.1f %%", 100 * s->corruption);
-    }
+    effect_number(r, "corrected by steering", &s->correction);
+    effect_number(r, "corrupted by steering", &s->corruption);
     pva_html_figures_end(r->page);
-    pva_html_paragraph(r->page, "lead", "%s%s%s", isnan(s->best_familywise_p)   ? "The latents have not been scored yet."
-                                                  : s->best_familywise_p < 0.05 ? "At least one latent separates right programs from wrong ones beyond what the best of many does by chance."
-                                                                                : "No latent separates right programs from wrong ones beyond what the best of many does by chance.",
-                       isnan(s->auroc) ? "" : s->auroc_low > 0.5 ? " On held-out problems the best one predicts better than chance." : " On held-out problems none predicts better than chance.",
-                       isnan(s->correction) ? "" : s->correction_p <= 0.05 || s->corruption_p <= 0.05 ? " Steering along it changes outcomes more than its controls do."
-                                                                                                        : " Steering along it changes no more than its controls do.");
+}
+
+/* The last n components of a path. */
+static const char *tail_of(const char *path, int n) {
+    const char *c = path ? path + strlen(path) : NULL;
+    while (c && c > path && (c[-1] != '/' || !c[0] || --n > 0)) c--;
+    return c;
+}
+
+static void summary_solutions(struct report *r) {
+    const struct report_summary *s = &r->summary;
+    const json_t *phase1 = json_object_get(r->manifest, "phase1");
+    const char *model = tail_of(json_string_value(json_object_get(phase1, "model")), 2), *problems = tail_of(json_string_value(json_object_get(phase1, "problem_file")), 1);
+    pva_html_paragraph(r->page, "lead", "The model%s%s wrote a program for %lld problems%s%s; %lld of them passed all their tests.", model ? " in " : "", model ? model : "",
+                       (long long)s->n_problems, problems ? " of " : "", problems ? problems : "", (long long)s->n_passed);
+}
+
+static void summary_latents(struct report *r) {
+    const struct report_summary *s = &r->summary;
+    if (isnan(s->best_familywise_p)) return;
+    char p[16];
+    pva_html_paragraph(r->page, "lead", "%s of %lld latents separates right programs from wrong ones beyond what the best of so many does by chance: the %s is %s (p %s).",
+                       s->best_familywise_p < 0.05 ? "At least one" : "None", (long long)s->n_latents, s->best_familywise_p < 0.05 ? "clearest" : "nearest", s->best_latent,
+                       pva_html_p(s->best_familywise_p, p));
+}
+
+static void summary_prediction(struct report *r) {
+    const struct report_summary *s = &r->summary;
+    if (isnan(s->auroc) && isnan(s->probe_auroc)) return;
+    char probe[160] = "", reaches[80] = "";
+    if (!isnan(s->probe_auroc)) snprintf(reaches, sizeof reaches, "; a linear probe of the whole stream reaches %.3f", s->probe_auroc);
+    if (s->probe_low > 0.5) snprintf(probe, sizeof probe, " A linear probe of the whole stream does: AUROC %.3f (%.3f to %.3f).", s->probe_auroc, s->probe_low, s->probe_high);
+    else if (!isnan(s->probe_auroc)) snprintf(probe, sizeof probe, " Nor does a linear probe of the whole stream.");
+    if (s->auroc_low > 0.5)
+        pva_html_paragraph(r->page, "lead", "On %lld held-out problems the best of %d chosen latents, %s, predicts better than chance: AUROC %.3f%s.",
+                           (long long)s->n_validation, s->n_predictors, s->best_predictor, s->auroc, reaches);
+    else pva_html_paragraph(r->page, "lead", "On %lld held-out problems none of the %d chosen latents predicts better than chance.%s", (long long)s->n_validation, s->n_predictors, probe);
+}
+
+static void summary_steering(struct report *r) {
+    const struct report_effect *both[2] = {&r->summary.correction, &r->summary.corruption};
+    static const char *const what[2] = {"corrects failing", "corrupts passing"};
+    if (isnan(both[0]->rate) && isnan(both[1]->rate)) return;
+    int found = 0;
+    for (int i = 0; i < 2; i++) {
+        if (!(both[i]->p <= 0.05)) continue;
+        found = 1;
+        pva_html_paragraph(r->page, "lead", "Steering along %s %s problems more often than the controls do: %.1f against %.1f %%.", both[i]->direction, what[i], 100 * both[i]->rate,
+                           100 * both[i]->controls);
+    }
+    if (!found) pva_html_paragraph(r->page, "lead", "Steering along the chosen latents changes no more than their controls do.");
 }
 
 /* ---- the page ---- */
@@ -142,11 +234,12 @@ static void organism(struct report *r) {
 }
 
 static int write_sections(struct report *r, struct pva_error *err) {
-    r->manifest = report_json(r, "manifest.json", err);
+    r->manifest = report_json(r, "manifest.json", "starts", err);
     if (err->code || report_phase1(r, err) || report_phase2(r, err) || report_phase3(r, err) || report_steer(r, err)) return err->code;
     provenance(r);
     pva_html_lead(r->page);
-    summary(r);
+    summary_numbers(r);
+    summary_solutions(r), summary_latents(r), summary_prediction(r), summary_steering(r);
     organism(r);
     return PVA_OK;
 }

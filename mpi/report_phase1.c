@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static const char *const bin_names[PVA_N_DIFFICULTIES] = {"1", "2-3", "4 and more"};
 
@@ -45,13 +46,13 @@ static void split_table(struct report *r, const struct counts *c) {
     }
     const struct pva_column columns[] = {
         {"part", PVA_COLUMN_TEXT, parts},       {"problems", PVA_COLUMN_I64, problems},   {"passed", PVA_COLUMN_I64, passed},
-        {"pass rate %", PVA_COLUMN_F64, rate},  {"95 % from", PVA_COLUMN_F64, low},       {"to", PVA_COLUMN_F64, high},
-        {"complexity 1", PVA_COLUMN_F64, bins[0]}, {"2-3", PVA_COLUMN_F64, bins[1]},      {"4 and more", PVA_COLUMN_F64, bins[2]},
+        {"pass rate %", PVA_COLUMN_F64, rate},  {"95\xc2\xa0% from", PVA_COLUMN_F64, low},       {"to", PVA_COLUMN_F64, high},
+        {"% at complexity 1", PVA_COLUMN_F64, bins[0]}, {"at 2-3", PVA_COLUMN_F64, bins[1]}, {"at 4 and more", PVA_COLUMN_F64, bins[2]},
     };
     const char *const formats[] = {NULL, NULL, NULL, "%.1f", "%.1f", "%.1f", "%.1f", "%.1f", "%.1f"};
     const struct pva_table table = {ROWS, sizeof columns / sizeof *columns, columns};
     pva_html_table(r->page, "Latents are chosen on the selection part, thresholds and coefficients on the tuning part; results are reported on the validation part. "
-                            "Intervals: Wilson.", &table, formats, NULL);
+                            "Intervals: Wilson. Complexity: decisions in the reference solution and one (McCabe).", &table, formats, NULL);
 }
 
 static void difficulty_picture(struct report *r, const struct counts *c) {
@@ -64,27 +65,45 @@ static void difficulty_picture(struct report *r, const struct counts *c) {
     const struct pva_series s = {.kind = PVA_SERIES_INTERVALS, .colour = PVA_BLUE, .n = PVA_N_DIFFICULTIES, .x = x, .y = rate, .low = low, .high = high};
     const struct pva_figure f = {.title = "Pass rate by difficulty", .x_label = "cyclomatic complexity of the reference solution", .y_label = "fraction solved",
                                  .y_range = zero_to_one, .x_names = bin_names, .n_x_names = PVA_N_DIFFICULTIES, .series = &s, .n_series = 1};
-    char alt[300];
-    snprintf(alt, sizeof alt, "Fraction of problems solved by complexity of the reference: %.2f at 1, %.2f at 2 to 3, %.2f at 4 and more.", rate[0], rate[1], rate[2]);
+    char alt[300] = "Fraction of problems solved by complexity of the reference:";
+    for (int b = 0; b < PVA_N_DIFFICULTIES; b++) {
+        size_t used = strlen(alt);
+        if (!isnan(rate[b])) snprintf(alt + used, sizeof alt - used, " %.2f at %s;", rate[b], bin_names[b]);
+    }
+    alt[strlen(alt) - 1] = '.';
     report_picture(r, "pass-rate-difficulty", &f, alt, "With 95 % Wilson intervals.");
 }
+
+static const char *const meanings[PVA_N_VERDICTS] = {
+    [PVA_PASS] = "all tests hold",
+    [PVA_ASSERTION] = "a test does not hold",
+    [PVA_EXCEPTION] = "the program or a test raised one",
+    [PVA_SYNTAX] = "Python cannot compile it",
+    [PVA_TIMEOUT] = "it did not end in time",
+    [PVA_MEMORY] = "it wanted too much memory",
+    [PVA_SANDBOX] = "it tried what the sandbox forbids",
+    [PVA_NO_CODE] = "the model wrote no program",
+    [PVA_UNGRADED] = "the grader failed, which says nothing about the program",
+};
 
 static void verdict_picture(struct report *r, const struct counts *c) {
     const char *names[PVA_N_VERDICTS];
     double x[PVA_N_VERDICTS], y[PVA_N_VERDICTS];
     int n = 0;
-    char alt[500] = "Number of problems by verdict:";
+    char alt[500] = "Number of problems by verdict:", caption[700] = "What became of each program.";
     for (int v = 0; v < PVA_N_VERDICTS; v++) {
         if (!c->verdicts[v]) continue;
         names[n] = pva_verdict_name((enum pva_verdict)v), x[n] = n, y[n] = (double)c->verdicts[v];
         size_t used = strlen(alt);
-        snprintf(alt + used, sizeof alt - used, " %s %.0f%s", names[n], y[n], ",");
+        snprintf(alt + used, sizeof alt - used, " %s %.0f,", names[n], y[n]);
+        used = strlen(caption);
+        snprintf(caption + used, sizeof caption - used, " %s: %s;", names[n], meanings[v]);
         n++;
     }
-    alt[strlen(alt) - 1] = '.';
+    alt[strlen(alt) - 1] = caption[strlen(caption) - 1] = '.';
     const struct pva_series s = {.kind = PVA_SERIES_BARS, .colour = PVA_BLUE, .n = n, .x = x, .y = y};
     const struct pva_figure f = {.title = "Verdicts", .y_label = "problems", .x_names = names, .n_x_names = n, .series = &s, .n_series = 1};
-    report_picture(r, "verdicts", &f, alt, "What became of each program under its tests.");
+    report_picture(r, "verdicts", &f, alt, caption);
 }
 
 /* Which exceptions: the most frequent first, equal ones by name. */
@@ -131,16 +150,20 @@ static int throughput(struct report *r, const struct phase1_data *d, struct pva_
     snprintf(path, sizeof path, "%s/phase1-diagnostics.h5", r->run);
     diagnostics_schema_fill(&schema, &any);
     schema.store.n_coordinates = 0;
-    int64_t new_tokens = 0, prompt_tokens = 0;
+    int64_t new_tokens = 0, prompt_tokens = 0, n = 0;
     double seconds[3] = {0};
     const int fields[3] = {DIAGNOSTICS_PREFILL_SECONDS, DIAGNOSTICS_DECODE_SECONDS, DIAGNOSTICS_GRADE_WALL_SECONDS};
+    if (access(path, F_OK)) {
+        pva_html_paragraph(r->page, "note", "No times: phase1-diagnostics.h5 is missing.");
+        return PVA_OK;
+    }
     if (store_open_read(path, &schema.store, &s, err)) return err->code;
     for (int64_t i = 0; i < d->n && i < store_n_slots(s) && !err->code; i++) {
         int32_t n_new = 0, n_prompt = 0;
         if (d->states[i] != STORE_DONE) continue;
         store_read(d->store, i, PHASE1_N_NEW, &n_new, err);
         store_read(d->store, i, PHASE1_N_PROMPT, &n_prompt, err);
-        new_tokens += n_new, prompt_tokens += n_prompt;
+        new_tokens += n_new, prompt_tokens += n_prompt, n++;
         for (int k = 0; k < 3 && !err->code; k++) {
             double t = 0;
             store_read(s, i, fields[k], &t, err);
@@ -148,10 +171,11 @@ static int throughput(struct report *r, const struct phase1_data *d, struct pva_
         }
     }
     store_close(&s, &late);
-    if (err->code) return err->code;
-    pva_html_paragraph(r->page, "", "%lld prompt tokens were read and %lld tokens written. A sequence took %.2f s to its first token and %.2f s from there on average, its program "
-                       "%.0f ms to grade (while the next ones were generated).", (long long)prompt_tokens, (long long)new_tokens, seconds[0] / (double)d->n_done,
-                       seconds[1] / (double)d->n_done, 1000 * seconds[2] / (double)d->n_done);
+    if (err->code || !n) return err->code;
+    pva_html_paragraph(r->page, "", "%lld prompt tokens were read and %lld tokens written, %.0f a problem. On average a problem took %.2f s to its first token and %.2f s from there to its last "
+                       "(%.1f tokens a second beside the others of its batch), and its program %.0f ms to grade while the next ones were generated.", (long long)prompt_tokens,
+                       (long long)new_tokens, (double)new_tokens / (double)n, seconds[0] / (double)n, seconds[1] / (double)n, (double)new_tokens / fmax(seconds[1], 1e-9),
+                       1000 * seconds[2] / (double)n);
     return PVA_OK;
 }
 
@@ -167,12 +191,14 @@ int report_phase1(struct report *r, struct pva_error *err) {
     if (d.n_done < d.n)
         pva_html_paragraph(r->page, "warning", "Phase 1 is not finished: %lld of %lld problems. What follows is about those.", (long long)d.n_done, (long long)d.n);
     if (c.too_long) pva_html_paragraph(r->page, "note", "%lld prompts did not fit into the token limit and have no solution.", (long long)c.too_long);
-    split_table(r, &c);
-    pva_html_row_begin(r->page);
-    difficulty_picture(r, &c);
-    verdict_picture(r, &c);
-    pva_html_row_end(r->page);
-    if (!exception_table(r, &d, err)) throughput(r, &d, err);
+    if (c.done) {
+        split_table(r, &c);
+        pva_html_row_begin(r->page);
+        difficulty_picture(r, &c);
+        verdict_picture(r, &c);
+        pva_html_row_end(r->page);
+        if (!exception_table(r, &d, err)) throughput(r, &d, err);
+    }
     phase1_close(&d);
     return err->code;
 }

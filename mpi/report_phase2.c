@@ -8,7 +8,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { TOP = 10, MOST_LAYERS = 256 };
 
@@ -47,6 +46,12 @@ static int add_layer(struct landscape *l, struct phase2 *p, int layer, struct pv
     return err->code;
 }
 
+static int has_both_classes(const struct landscape *l) {
+    for (int64_t i = 0; i < l->n; i++)
+        if (!isnan(l->correct[i]) && !isnan(l->incorrect[i])) return 1;
+    return 0;
+}
+
 static void landscape_picture(struct report *r, const struct landscape *l) {
     double *x[2] = {malloc((size_t)l->n * sizeof(double) + 8), malloc((size_t)l->n * sizeof(double) + 8)}, *y[2] = {malloc((size_t)l->n * sizeof(double) + 8), malloc((size_t)l->n * sizeof(double) + 8)};
     int64_t n[2] = {0, 0};
@@ -62,33 +67,42 @@ static void landscape_picture(struct report *r, const struct landscape *l) {
         }
         free(seen);
         const struct pva_series series[] = {
-            {.label = "fires often on general text", .kind = PVA_SERIES_DOTS, .colour = PVA_GREY, .n = n[1], .x = x[1], .y = y[1]},
+            {.label = "often on general text (dropped)", .kind = PVA_SERIES_DOTS, .colour = PVA_GREY, .n = n[1], .x = x[1], .y = y[1]},
             {.label = "kept", .kind = PVA_SERIES_POINTS, .colour = PVA_BLUE, .n = n[0], .x = x[0], .y = y[0]},
             {.label = "no separation", .kind = PVA_SERIES_LINE, .colour = PVA_GREY, .dashed = 1, .n = 2, .x = diagonal, .y = diagonal},
         };
-        const struct pva_figure f = {.title = "Every latent of every layer", .x_label = "fires before a wrong program (fraction)", .y_label = "before a right one",
-                                     .x_range = diagonal, .y_range = diagonal, .width = 540, .height = 480, .series = series, .n_series = 3};
+        const struct pva_figure f = {.title = "Every latent of every layer", .x_label = "fires before wrong programs (fraction)", .y_label = "fires before right programs (fraction)",
+                                     .x_range = diagonal, .y_range = diagonal, .width = 460, .height = 420, .series = series, .n_series = 3};
         char alt[300];
         snprintf(alt, sizeof alt, "Fraction of right against fraction of wrong problems at which each of %lld latents fires; those far from the diagonal separate the two.", (long long)l->n);
-        report_picture(r, "latents", &f, alt, "Above the diagonal: more often before right programs. Grey: dropped by the filter on general text.");
+        report_picture(r, "latents", &f, alt, "Above the diagonal: more often before right programs. Latents that share a place are one dot; the numbers have those that are drawn.");
     }
     for (int i = 0; i < 2; i++) free(x[i]), free(y[i]);
 }
 
 static void layer_picture(struct report *r, const struct landscape *l) {
     const struct pva_series series[] = {
-        {.label = "correct", .kind = PVA_SERIES_LINEPOINTS, .colour = PVA_BLUE, .n = l->n_layers, .x = l->x, .y = l->best_correct},
-        {.label = "incorrect", .kind = PVA_SERIES_LINEPOINTS, .colour = PVA_RED, .n = l->n_layers, .x = l->x, .y = l->best_incorrect},
+        {.label = "before right programs", .kind = PVA_SERIES_LINEPOINTS, .colour = PVA_BLUE, .n = l->n_layers, .x = l->x, .y = l->best_correct},
+        {.label = "before wrong programs", .kind = PVA_SERIES_LINEPOINTS, .colour = PVA_RED, .n = l->n_layers, .x = l->x, .y = l->best_incorrect},
     };
-    const struct pva_figure f = {.title = "Best separation of each layer", .x_label = "layer", .y_label = "difference of firing fractions", .width = 540, .height = 480, .series = series,
+    const struct pva_figure f = {.title = "Best separation of each layer", .x_label = "layer", .y_label = "separation", .width = 460, .height = 420, .series = series,
                                  .n_series = 2};
-    report_picture(r, "separation-by-layer", &f, "The largest separation among the latents of each layer, for latents that fire before right and before wrong programs.",
+    int up = 0, down = 0;
+    char alt[300];
+    for (int i = 1; i < l->n_layers; i++) {
+        if (l->best_correct[i] > l->best_correct[up]) up = i;
+        if (l->best_incorrect[i] > l->best_incorrect[down]) down = i;
+    }
+    snprintf(alt, sizeof alt, "The largest separation among the latents of each layer; before right programs at most %.3f, at layer %d, before wrong ones %.3f, at layer %d.",
+             l->best_correct[up], l->layers[up], l->best_incorrect[down], l->layers[down]);
+    report_picture(r, "separation-by-layer", &f, alt,
                    "After the filter on general text. The maximum of thousands of latents is large by chance alone: see the family-wise p.");
 }
 
 /* Where a GemmaScope latent is described; NULL for other autoencoders. */
 static char *neuronpedia(const char *sae_path, int64_t d_model, int layer, int64_t latent) {
-    const char *model = d_model == 2304 ? "gemma-2-2b" : d_model == 3584 ? "gemma-2-9b" : NULL, *width = strstr(sae_path, "width_");
+    const char *model = d_model == 2304 ? "gemma-2-2b" : d_model != 3584 ? NULL : strstr(sae_path, "gemma-scope-9b-it") ? "gemma-2-9b-it" : "gemma-2-9b";
+    const char *width = strstr(sae_path, "width_");
     char *address = NULL;
     if (!model || !width || !strstr(sae_path, "gemma-scope")) return NULL;
     size_t n = strcspn(width + 6, "/");
@@ -110,7 +124,7 @@ static int top_table(struct report *r, struct phase2 *p, enum phase2_list list, 
     }
     for (int i = 0; i < n; i++) {
         const struct phase2_latent *t = &top[i];
-        snprintf(names[i], sizeof names[i], "%d : %d", t->layer, t->latent);
+        snprintf(names[i], sizeof names[i], "L%d-%d", t->layer, t->latent);
         name[i] = names[i];
         const char *path = phase2_sae_path(p, t->layer);
         links[i] = neuronpedia(path ? path : "", d_model, t->layer, t->latent);
@@ -118,17 +132,17 @@ static int top_table(struct report *r, struct phase2 *p, enum phase2_list list, 
         for (int c = 0; c < 9; c++) column[c][i] = values[c];
     }
     const struct pva_column columns[] = {
-        {"layer : latent", PVA_COLUMN_TEXT, name},   {"fires, right", PVA_COLUMN_F64, column[0]}, {"wrong", PVA_COLUMN_F64, column[1]},
-        {"separation", PVA_COLUMN_F64, column[2]},   {"95 % from", PVA_COLUMN_F64, column[3]},    {"to", PVA_COLUMN_F64, column[4]},
-        {"Welch t", PVA_COLUMN_F64, column[5]},      {"family-wise p", PVA_COLUMN_F64, column[6]}, {"on validation", PVA_COLUMN_F64, column[7]},
-        {"general text", PVA_COLUMN_F64, column[8]},
+        {"latent", PVA_COLUMN_TEXT, name},   {"fires before right", PVA_COLUMN_F64, column[0]}, {"before wrong", PVA_COLUMN_F64, column[1]},
+        {"separation", PVA_COLUMN_F64, column[2]},   {"95\xc2\xa0% from", PVA_COLUMN_F64, column[3]},    {"to", PVA_COLUMN_F64, column[4]},
+        {"Welch\xc2\xa0t", PVA_COLUMN_F64, column[5]},      {"family-wise p", PVA_COLUMN_F64, column[6]}, {"separation on validation", PVA_COLUMN_F64, column[7]},
+        {"fires on general text", PVA_COLUMN_F64, column[8]},
     };
-    const char *const formats[] = {NULL, "%.3f", "%.3f", "%+.3f", "%+.3f", "%+.3f", "%+.2f", "%.2g", "%+.3f", "%.4f"};
+    const char *const formats[] = {NULL, "%.3f", "%.3f", "%+.3f", "%+.3f", "%+.3f", "%+.2f", "p", "%+.3f", "%.4f"};
     const struct pva_table table = {n, sizeof columns / sizeof *columns, columns};
     pva_html_table(r->page, caption, &table, formats, (const char *const *)links);
     struct report_summary *s = &r->summary;
     if (isnan(s->best_familywise_p) || top[0].familywise_p < s->best_familywise_p) {
-        snprintf(s->best_latent, sizeof s->best_latent, "layer %d, latent %d", top[0].layer, top[0].latent);
+        snprintf(s->best_latent, sizeof s->best_latent, "L%d-%d", top[0].layer, top[0].latent);
         s->best_separation = top[0].separation, s->best_familywise_p = top[0].familywise_p;
     }
     for (int i = 0; i < n; i++) free(links[i]);
@@ -141,12 +155,13 @@ static double pile_threshold(const struct report *r) {
 }
 
 int report_phase2(struct report *r, struct pva_error *err) {
-    char path[4096];
     struct phase2 *p = NULL;
     struct phase1_data d;
     r->summary.best_separation = r->summary.best_familywise_p = NAN;
-    snprintf(path, sizeof path, "%s/phase2-selection.h5", r->run);
-    if (access(path, F_OK)) return report_missing(r, "latents", "Latents", "phase2 --sae DIR"), PVA_OK;
+    if (!phase2_finished(r->run, err)) {
+        if (!err->code) report_missing(r, "latents", "Latents", "phase2", "--sae DIR");
+        return err->code;
+    }
     if (phase1_open(r->run, &d, err)) return err->code;
     struct landscape l = {.pile_threshold = pile_threshold(r)};
     if (!phase2_open(r->run, &p, err)) {
@@ -155,17 +170,24 @@ int report_phase2(struct report *r, struct pva_error *err) {
             pva_html_paragraph(r->page, "warning", "Alignment \"%s\": each autoencoder was given the stream one layer before the one it was trained on.", phase2_alignment(p));
         for (int layer = 0; layer < MOST_LAYERS && !err->code; layer++)
             if (phase2_sae_path(p, layer)) add_layer(&l, p, layer, err);
-        pva_html_paragraph(r->page, "", "%lld latents of %d layers, encoded at the captured position (%s). Separation: the fraction of right programs before which a latent fires less the "
-                           "fraction of wrong ones, on the selection part. The family-wise p is the chance that the best of all these latents separates random labels as well as this one "
+        pva_html_paragraph(r->page, "", "%lld latents of %d layers read the residual stream at the captured position (%s). L3-712 is latent 712 of layer 3's autoencoder. "
+                           "Separation: the fraction of right programs before which a latent fires less the fraction of wrong ones, on the selection part. The family-wise p is the chance that the best of all these latents separates random labels as well as this one "
                            "does; below 0.05 a latent is a finding, above it is a guess.", (long long)l.n, l.n_layers, d.positions);
-        pva_html_row_begin(r->page);
-        if (!err->code) landscape_picture(r, &l), layer_picture(r, &l);
-        pva_html_row_end(r->page);
+        if (l.n && isnan(l.pile[0]))
+            pva_html_paragraph(r->page, "note", "Without general text (pva-mpi pile), nothing was dropped for firing on everything.");
+        if (!err->code && has_both_classes(&l)) {
+            pva_html_row_begin(r->page);
+            landscape_picture(r, &l), layer_picture(r, &l);
+            pva_html_row_end(r->page);
+        } else if (!err->code) pva_html_paragraph(r->page, "warning", "All programs of the selection part are right, or all are wrong: there is nothing to separate.");
     }
     if (!err->code && !top_table(r, p, PHASE2_CORRECT_SEPARATION, "Latents that fire before right programs", "By separation. Newcombe intervals; the interval does not know that the best of many was chosen.",
                                  d.d_model, err) &&
-        !top_table(r, p, PHASE2_INCORRECT_SEPARATION, "Latents that fire before wrong programs", "By separation.", d.d_model, err))
-        pva_html_paragraph(r->page, "note", "All latents: exports/latents.csv. By Welch's t: exports/top-latents.csv.");
+        !top_table(r, p, PHASE2_INCORRECT_SEPARATION, "Latents that fire before wrong programs", "By separation.", d.d_model, err)) {
+        pva_html_file(r->page, "All latents", "exports/latents.csv");
+        pva_html_file(r->page, "The best ones, by Welch's t too", "exports/top-latents.csv");
+    }
+    r->summary.n_latents = l.n;
     free_landscape(&l);
     if (p) phase2_close(&p);
     phase1_close(&d);

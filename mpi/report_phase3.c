@@ -20,28 +20,38 @@ static const char *text(const json_t *o, const char *key) {
     return s ? s : "";
 }
 
+static int is_probe(const json_t *predictor) { return !strcmp(text(predictor, "list"), "probe"); }
+
+/* Predictor k has the same look in every picture; the probe, which is the last one, its own. */
+static struct pva_series look(const json_t *predictors, size_t k) {
+    static const enum pva_colour colours[] = {PVA_BLUE, PVA_RED, PVA_ORANGE, PVA_PURPLE};
+    int probe = is_probe(json_array_get(predictors, k));
+    return (struct pva_series){.colour = probe ? PVA_GREEN : colours[k % 4], .dashed = !probe && k >= 4};
+}
+
 static void predictor_table(struct report *r, const json_t *predictors) {
-    const char *names[MOST_PREDICTORS], *labels[MOST_PREDICTORS];
+    const char *names[MOST_PREDICTORS], *lists[MOST_PREDICTORS], *labels[MOST_PREDICTORS];
     double column[9][MOST_PREDICTORS];
     static const char *const keys[] = {"average_precision", "base_rate", "f1", "f1_always_positive", "mcc", "balanced_accuracy"};
     size_t n = json_array_size(predictors);
     if (n > MOST_PREDICTORS) n = MOST_PREDICTORS;
     for (size_t i = 0; i < n; i++) {
         const json_t *p = json_array_get(predictors, i), *v = json_object_get(p, "validation");
-        names[i] = text(p, "predictor"), labels[i] = text(p, "label");
+        names[i] = text(p, "predictor"), lists[i] = text(p, "list"), labels[i] = text(p, "label");
         column[0][i] = number(v, "auroc"), column[1][i] = at(json_object_get(v, "auroc_interval"), 0), column[2][i] = at(json_object_get(v, "auroc_interval"), 1);
         for (int k = 0; k < 6; k++) column[3 + k][i] = number(v, keys[k]);
     }
     const struct pva_column columns[] = {
-        {"predictor", PVA_COLUMN_TEXT, names},       {"predicts", PVA_COLUMN_TEXT, labels},      {"AUROC", PVA_COLUMN_F64, column[0]},
-        {"95 % from", PVA_COLUMN_F64, column[1]},    {"to", PVA_COLUMN_F64, column[2]},          {"average precision", PVA_COLUMN_F64, column[3]},
+        {"predictor", PVA_COLUMN_TEXT, names},       {"best by", PVA_COLUMN_TEXT, lists},        {"predicts", PVA_COLUMN_TEXT, labels},      {"AUROC", PVA_COLUMN_F64, column[0]},
+        {"95\xc2\xa0% from", PVA_COLUMN_F64, column[1]},    {"to", PVA_COLUMN_F64, column[2]},          {"average precision", PVA_COLUMN_F64, column[3]},
         {"base rate", PVA_COLUMN_F64, column[4]},    {"F1", PVA_COLUMN_F64, column[5]},          {"F1 of always yes", PVA_COLUMN_F64, column[6]},
         {"MCC", PVA_COLUMN_F64, column[7]},          {"balanced accuracy", PVA_COLUMN_F64, column[8]},
     };
-    const char *const formats[] = {NULL, NULL, "%.3f", "%.3f", "%.3f", "%.3f", "%.3f", "%.3f", "%.3f", "%.3f", "%.3f"};
+    const char *const formats[] = {NULL, NULL, NULL, "%.3f", "%.3f", "%.3f", "%.3f", "%.3f", "%.3f", "%.3f", "%.3f", "%.3f"};
     const struct pva_table table = {(int64_t)n, sizeof columns / sizeof *columns, columns};
     pva_html_table(r->page, "On the validation part; DeLong intervals; the threshold of F1 comes from the tuning part. An AUROC of 0.5, an average precision at the base rate and an F1 "
-                            "at that of always saying yes are what no knowledge gives.", &table, formats, NULL);
+                            "at that of always saying yes are what no knowledge gives. Best by: the list of phase 2 that the latent heads (t: Welch's). MCC: Matthews' correlation; a dash where all "
+                            "are predicted alike.", &table, formats, NULL);
 }
 
 /* ---- ROC and precision-recall, from exports/phase3-scores.csv ---- */
@@ -54,14 +64,15 @@ struct scores {
     char names[MOST_PREDICTORS][60];
 };
 
-/* Our own file: the first four columns are task_id, part, difficulty, passed; no field holds a comma. */
+/* Our own file: the first four columns are task_id, part, difficulty, passed; no field holds a comma. It has every problem; the table's are the first ones of the
+ * validation part, fewer with --limit. 0 unless all of these are there. */
 static int read_scores(const struct report *r, struct scores *s) {
     char path[4096], *line = NULL;
     size_t room = 0;
     snprintf(path, sizeof path, "%s/exports/phase3-scores.csv", r->run);
     FILE *f = fopen(path, "re");
     if (!f) return 0;
-    int64_t most = 1 << 16;
+    int64_t most = r->summary.n_validation > 0 && r->summary.n_validation < 1 << 20 ? r->summary.n_validation : 1;
     s->score = malloc((size_t)most * MOST_PREDICTORS * sizeof *s->score), s->passed = malloc((size_t)most);
     for (int row = 0; s->score && s->passed && getline(&line, &room, f) > 0 && s->n < most; row++) {
         char *save, *cell = strtok_r(line, ",\n", &save), *cells[4 + MOST_PREDICTORS] = {0};
@@ -78,7 +89,7 @@ static int read_scores(const struct report *r, struct scores *s) {
     for (int k = 1; k < s->n_predictors && s->score; k++) memmove(s->score + k * s->n, s->score + k * most, (size_t)s->n * sizeof *s->score);
     fclose(f);
     free(line);
-    return s->n > 1;
+    return s->n > 1 && s->n == r->summary.n_validation;
 }
 
 struct pair {
@@ -112,7 +123,9 @@ static int64_t curves(const double *score, const unsigned char *passed, int64_t 
 static void curve_pictures(struct report *r, const json_t *predictors) {
     struct scores s = {0};
     const double unit[] = {0, 1};
-    if (read_scores(r, &s)) {
+    if (!read_scores(r, &s))
+        pva_html_paragraph(r->page, "note", "No curves: exports/phase3-scores.csv is missing or not whole; pva-mpi phase3 --run %s writes it again.", r->run);
+    else {
         struct pva_series roc[MOST_PREDICTORS + 1], precision[MOST_PREDICTORS], f1[MOST_PREDICTORS];
         double *room = malloc((size_t)s.n_predictors * 5 * (size_t)(s.n + 1) * sizeof *room);
         int n = room ? s.n_predictors : 0;
@@ -126,24 +139,29 @@ static void curve_pictures(struct report *r, const json_t *predictors) {
                 double hits = tpr[i] * (double)positives, all = hits + fpr[i] * (double)(s.n - positives);
                 said[i] = all / (double)s.n, score[i] = 2 * hits / (all + (double)positives);
             }
-            enum pva_colour colour = k == n - 1 ? PVA_GREEN : k == 0 ? PVA_BLUE : k == 1 ? PVA_RED : PVA_ORANGE;
-            roc[k] = (struct pva_series){.label = s.names[k], .kind = PVA_SERIES_LINE, .colour = colour, .n = points, .x = fpr, .y = tpr};
-            precision[k] = (struct pva_series){.label = s.names[k], .kind = PVA_SERIES_LINE, .colour = colour, .n = points, .x = tpr, .y = ppv};
-            f1[k] = (struct pva_series){.label = s.names[k], .kind = PVA_SERIES_LINE, .colour = colour, .n = points, .x = said, .y = score};
+            struct pva_series line = look(predictors, (size_t)k);
+            line.label = s.names[k], line.kind = PVA_SERIES_LINE, line.n = points;
+            roc[k] = precision[k] = f1[k] = line;
+            roc[k].x = fpr, roc[k].y = tpr, precision[k].x = tpr, precision[k].y = ppv, f1[k].x = said, f1[k].y = score;
         }
         roc[n] = (struct pva_series){.label = "chance", .kind = PVA_SERIES_LINE, .colour = PVA_GREY, .dashed = 1, .n = 2, .x = unit, .y = unit};
-        const struct pva_figure a = {.title = "ROC", .x_label = "false positive rate", .y_label = "true positive rate", .x_range = unit, .y_range = unit, .width = 540, .height = 480,
+        const struct pva_figure a = {.title = "ROC", .x_label = "false positive rate", .y_label = "true positive rate", .x_range = unit, .y_range = unit, .width = 460, .height = 420,
                                      .series = roc, .n_series = n + 1};
-        const struct pva_figure b = {.title = "Precision and recall", .x_label = "recall", .y_label = "precision", .x_range = unit, .y_range = unit, .width = 540, .height = 480,
+        const struct pva_figure b = {.title = "Precision and recall", .x_label = "recall", .y_label = "precision", .x_range = unit, .y_range = unit, .width = 460, .height = 420,
                                      .series = precision, .n_series = n};
         const struct pva_figure c = {.title = "F1 by threshold", .x_label = "fraction of problems above the threshold", .y_label = "F1", .x_range = unit, .y_range = unit, .series = f1,
                                      .n_series = n};
-        pva_html_row_begin(r->page);
-        report_picture(r, "roc", &a, "ROC curves of the predictors and the probe on the validation part.", "The probe is a logistic regression on the whole residual stream: what a linear reader could know.");
+        char alt[600] = "ROC curves on the validation part, with the areas below them:";
+        for (int k = 0; k < n; k++) {
+            size_t used = strlen(alt);
+            double area = number(json_object_get(json_array_get(predictors, (size_t)k), "validation"), "auroc");
+            if (!isnan(area)) snprintf(alt + used, sizeof alt - used, " %s %.3f,", s.names[k], area);
+        }
+        alt[strlen(alt) - 1] = '.';
+        report_picture(r, "roc", &a, alt, "The probe is a logistic regression on the whole residual stream: what a linear reader could know.");
         report_picture(r, "precision-recall", &b, "Precision against recall of the predictors and the probe.", "A predictor's level at recall 1 is its base rate.");
         report_picture(r, "threshold", &c, "F1 of each predictor against the fraction of validation problems above its threshold.",
                        "At 1 everything is called positive: what is not clearly above the right end is not prediction.");
-        pva_html_row_end(r->page);
         free(room);
     }
     free(s.score), free(s.passed);
@@ -172,17 +190,46 @@ static void temperature_pictures(struct report *r, const json_t *summary) {
             values[0][j][i] = number(t, keys[1]), values[1][j][i] = at(json_object_get(t, "interval"), 0), values[2][j][i] = at(json_object_get(t, "interval"), 1);
             shifted[j][i] = x[i] + 0.02 * ((double)j - (double)(k - 1) / 2);
         }
-        series[j] = (struct pva_series){.label = text(p, "predictor"), .kind = PVA_SERIES_INTERVALS, .colour = j == k - 1 ? PVA_GREEN : j == 0 ? PVA_BLUE : j == 1 ? PVA_RED : PVA_ORANGE,
-                                        .n = (int64_t)n, .x = shifted[j], .y = values[0][j], .low = values[1][j], .high = values[2][j]};
+        series[j] = look(predictors, j);
+        series[j].label = text(p, "predictor"), series[j].kind = PVA_SERIES_INTERVALS, series[j].n = (int64_t)n;
+        series[j].x = shifted[j], series[j].y = values[0][j], series[j].low = values[1][j], series[j].high = values[2][j];
     }
     series[k] = (struct pva_series){.label = "chance", .kind = PVA_SERIES_LEVEL, .colour = PVA_GREY, .dashed = 1, .y = &half};
     const struct pva_series passes = {.kind = PVA_SERIES_INTERVALS, .colour = PVA_BLUE, .n = (int64_t)n, .x = x, .y = rate, .low = low, .high = high};
     const struct pva_figure a = {.title = "Pass rate by temperature", .x_label = "temperature", .y_label = "fraction solved", .x_range = range, .y_range = unit, .series = &passes, .n_series = 1};
     const struct pva_figure b = {.title = "AUROC by temperature", .x_label = "temperature", .y_label = "AUROC", .x_range = range, .y_range = unit, .series = series, .n_series = (int)k + 1};
-    pva_html_row_begin(r->page);
-    report_picture(r, "pass-rate-temperature", &a, "Fraction of problems solved at each temperature.", "Intervals clustered by problem: samples of one problem are not independent.");
+    char alt[300] = "Fraction of problems solved by temperature:";
+    for (size_t i = 0; i < n; i++) {
+        size_t used = strlen(alt);
+        snprintf(alt + used, sizeof alt - used, " %.2f at %g%s", rate[i], x[i], i + 1 < n ? "," : ".");
+    }
+    report_picture(r, "pass-rate-temperature", &a, alt, "Intervals clustered by problem: samples of one problem are not independent. Where nothing passes there is none.");
     report_picture(r, "auroc-temperature", &b, "AUROC of each predictor at each temperature.", "The activations are the prompt's and do not depend on the temperature; the labels do. Missing: one class only.");
-    pva_html_row_end(r->page);
+}
+
+static void difficulty_picture(struct report *r, const json_t *predictors) {
+    enum { BINS = 3 };
+    const char *bins[BINS] = {"", "", ""};
+    double x[MOST_PREDICTORS][BINS], auroc[MOST_PREDICTORS][BINS], low[MOST_PREDICTORS][BINS], high[MOST_PREDICTORS][BINS];
+    struct pva_series series[MOST_PREDICTORS + 1];
+    const double unit[] = {0, 1}, half = 0.5;
+    size_t k = json_array_size(predictors);
+    if (k > MOST_PREDICTORS) k = MOST_PREDICTORS;
+    for (size_t j = 0; j < k; j++) {
+        const json_t *p = json_array_get(predictors, j), *all = json_object_get(p, "difficulty");
+        for (size_t b = 0; b < BINS; b++) {
+            const json_t *d = json_array_get(all, b), *interval = json_object_get(d, "auroc_interval");
+            if (*text(d, "bin")) bins[b] = text(d, "bin");
+            x[j][b] = (double)b + 0.06 * ((double)j - (double)(k - 1) / 2), auroc[j][b] = number(d, "auroc"), low[j][b] = at(interval, 0), high[j][b] = at(interval, 1);
+        }
+        series[j] = look(predictors, j);
+        series[j].label = text(p, "predictor"), series[j].kind = PVA_SERIES_INTERVALS, series[j].n = BINS;
+        series[j].x = x[j], series[j].y = auroc[j], series[j].low = low[j], series[j].high = high[j];
+    }
+    series[k] = (struct pva_series){.label = "chance", .kind = PVA_SERIES_LEVEL, .colour = PVA_GREY, .dashed = 1, .y = &half};
+    const struct pva_figure f = {.title = "AUROC by difficulty", .y_label = "AUROC", .y_range = unit, .x_names = bins, .n_x_names = BINS, .series = series, .n_series = (int)k + 1};
+    report_picture(r, "auroc-difficulty", &f, "AUROC of each predictor among easy, medium and hard problems, with intervals.",
+                   "What predicts only because hard problems fail more is at chance within each. DeLong intervals. Missing: one class only.");
 }
 
 static void difficulty_table(struct report *r, const json_t *predictors) {
@@ -200,34 +247,44 @@ static void difficulty_table(struct report *r, const json_t *predictors) {
         }
     }
     const struct pva_column columns[] = {{"predictor", PVA_COLUMN_TEXT, names}, {"difficulty", PVA_COLUMN_TEXT, bins}, {"problems", PVA_COLUMN_I64, problems},
-                                         {"positive", PVA_COLUMN_I64, positive}, {"AUROC", PVA_COLUMN_F64, auroc},      {"95 % from", PVA_COLUMN_F64, low},
+                                         {"positive", PVA_COLUMN_I64, positive}, {"AUROC", PVA_COLUMN_F64, auroc},      {"95\xc2\xa0% from", PVA_COLUMN_F64, low},
                                          {"to", PVA_COLUMN_F64, high}};
     const char *const formats[] = {NULL, NULL, NULL, NULL, "%.3f", "%.3f", "%.3f"};
     const struct pva_table table = {n, sizeof columns / sizeof *columns, columns};
-    pva_html_details_begin(r->page, "By difficulty");
+    pva_html_details_begin(r->page, "Numbers by difficulty");
     pva_html_table(r->page, "A dash: all problems of the bin are of one class.", &table, formats, NULL);
     pva_html_details_end(r->page);
 }
 
 int report_phase3(struct report *r, struct pva_error *err) {
     struct report_summary *s = &r->summary;
-    s->auroc = s->auroc_low = s->auroc_high = s->probe_auroc = NAN;
-    json_t *o = report_json(r, "phase3-summary.json", err);
+    s->auroc = s->auroc_low = s->auroc_high = s->probe_auroc = s->probe_low = s->probe_high = NAN;
+    json_t *o = report_json(r, "phase3-summary.json", "predictors", err);
     if (err->code) return err->code;
-    if (!o) return report_missing(r, "prediction", "Prediction", "phase3"), PVA_OK;
+    if (!o) return report_missing(r, "prediction", "Prediction", "phase3", ""), PVA_OK;
     const json_t *predictors = json_object_get(o, "predictors");
     for (size_t i = 0; i < json_array_size(predictors); i++) {
         const json_t *p = json_array_get(predictors, i), *v = json_object_get(p, "validation"), *interval = json_object_get(v, "auroc_interval");
         double auroc = number(v, "auroc");
-        if (!strcmp(text(p, "list"), "probe")) s->probe_auroc = auroc;
-        else if (isnan(s->auroc) || auroc > s->auroc) s->auroc = auroc, s->auroc_low = at(interval, 0), s->auroc_high = at(interval, 1);
+        if (is_probe(p)) {
+            s->probe_auroc = auroc, s->probe_low = at(interval, 0), s->probe_high = at(interval, 1);
+            continue;
+        }
+        s->n_predictors++;
+        if (!isnan(s->auroc) && !(auroc > s->auroc)) continue;
+        s->auroc = auroc, s->auroc_low = at(interval, 0), s->auroc_high = at(interval, 1);
+        snprintf(s->best_predictor, sizeof s->best_predictor, "%s", text(p, "predictor"));
     }
+    s->n_validation = json_integer_value(json_object_get(o, "validation"));
     pva_html_section(r->page, "prediction", "Prediction");
     pva_html_paragraph(r->page, "", "%lld validation problems, which played no part in choosing the latents; thresholds from %lld tuning problems.",
-                       (long long)json_integer_value(json_object_get(o, "validation")), (long long)json_integer_value(json_object_get(o, "tuning")));
+                       (long long)s->n_validation, (long long)json_integer_value(json_object_get(o, "tuning")));
     predictor_table(r, predictors);
+    pva_html_row_begin(r->page);
     curve_pictures(r, predictors);
+    difficulty_picture(r, predictors);
     temperature_pictures(r, o);
+    pva_html_row_end(r->page);
     difficulty_table(r, predictors);
     json_decref(o);
     return PVA_OK;

@@ -28,21 +28,30 @@ static long long count(const json_t *o, const char *key) { return json_integer_v
 
 static int is(const json_t *arm, const char *side, const char *kind) { return !strcmp(text(arm, "side"), side) && !strcmp(text(arm, "arm"), kind); }
 
-/* ---- the answer in words ---- */
+/* ---- the answer ---- */
 
-static void sentence(struct report *r, const char *what, const json_t *effects) {
-    const json_t *rate = json_object_get(effects, "rate"), *controls = json_object_get(effects, "controls");
-    if (!count(rate, "n")) {
-        pva_html_paragraph(r->page, "", "%s: no problem that could change.", what);
-        return;
+static void effect_table(struct report *r, const json_t *side) {
+    static const char *const keys[2] = {"correction", "corruption"}, *const names[2] = {"failing that pass", "passing that fail"};
+    int64_t changed[2], of[2];
+    double column[10][2];
+    for (int i = 0; i < 2; i++) {
+        const json_t *e = json_object_get(side, keys[i]), *rate = json_object_get(e, "rate"), *c = json_object_get(e, "controls");
+        changed[i] = count(rate, "k"), of[i] = count(rate, "n");
+        const double values[10] = {100 * number(rate, "rate"), 100 * end_of(rate, "interval", 0), 100 * end_of(rate, "interval", 1), 100 * number(c, "rate"), 100 * number(c, "least"),
+                                   100 * number(c, "most"),    number(e, "holm"),                 number(c, "p_rank"),               number(c, "p_fisher"), 100 * number(c, "mde")};
+        for (int k = 0; k < 10; k++) column[k][i] = of[i] ? values[k] : NAN;
     }
-    double p = number(effects, "holm"), mde = number(controls, "mde");
-    char found[200] = "";
-    if (!(p <= 0.05) && !isnan(mde)) snprintf(found, sizeof found, " A rate of %.1f %% would have been found with probability 0.8.", 100 * mde);
-    pva_html_paragraph(r->page, "", "%s: %lld of %lld, %.1f %% (95 %%: %.1f to %.1f); the controls changed %.1f %% (arms %.1f to %.1f %%). Binomial p against the pooled controls %.2g after Holm, "
-                       "rank among the controls %.2g, Fisher %.2g.%s", what, count(rate, "k"), count(rate, "n"), 100 * number(rate, "rate"), 100 * end_of(rate, "interval", 0),
-                       100 * end_of(rate, "interval", 1), 100 * number(controls, "rate"), 100 * number(controls, "least"), 100 * number(controls, "most"), p,
-                       number(controls, "p_rank"), number(controls, "p_fisher"), found);
+    const struct pva_column columns[] = {
+        {"problems", PVA_COLUMN_TEXT, names},          {"changed", PVA_COLUMN_I64, changed},        {"of", PVA_COLUMN_I64, of},
+        {"%", PVA_COLUMN_F64, column[0]},              {"95\xc2\xa0% from", PVA_COLUMN_F64, column[1]},    {"to", PVA_COLUMN_F64, column[2]},
+        {"controls %", PVA_COLUMN_F64, column[3]},     {"least", PVA_COLUMN_F64, column[4]},        {"most", PVA_COLUMN_F64, column[5]},
+        {"p (binomial, Holm)", PVA_COLUMN_F64, column[6]}, {"p (rank)", PVA_COLUMN_F64, column[7]}, {"p (Fisher)", PVA_COLUMN_F64, column[8]},
+        {"detectable %", PVA_COLUMN_F64, column[9]},
+    };
+    const char *const formats[] = {NULL, NULL, NULL, "%.1f", "%.1f", "%.1f", "%.1f", "%.1f", "%.1f", "p", "p", "p", "%.1f"};
+    const struct pva_table table = {2, sizeof columns / sizeof *columns, columns};
+    pva_html_table(r->page, "On the validation part. Controls: all random and matched arms together, and the least and the most of a single one. Binomial p against the pooled controls, "
+                            "after Holm; rank among the arms; Fisher's exact test. Detectable: what would have been found with probability 0.8.", &table, formats, NULL);
 }
 
 /* ---- pictures ---- */
@@ -76,25 +85,38 @@ static void dose_picture(struct report *r, const json_t *stage, const char *side
 static void control_picture(struct report *r, const json_t *stage, const char *side) {
     static const char *const kinds[] = {"treated", "flipped", "zero", "random", "matched"}, *const names[] = {"the latent", "flipped", "zero", "random", "matched"};
     static const enum pva_colour colours[] = {PVA_BLUE, PVA_ORANGE, PVA_GREEN, PVA_GREY, PVA_GREY};
+    enum { RANDOM = 3, MATCHED };
     double x[5][MOST_ARMS], y[2][5][MOST_ARMS];
     int64_t n[5] = {0};
+    double most[2] = {-1, -1}, band[2][2] = {{1, 0}, {1, 0}}; /* of all arms, below 0 where no problem could change; least and most of the controls */
     const json_t *arms = json_object_get(stage, "arms");
     for (int k = 0; k < 5; k++)
         for (size_t i = 0; i < json_array_size(arms) && n[k] < MOST_ARMS; i++) {
             const json_t *a = json_array_get(arms, i);
             if (!is(a, side, kinds[k])) continue;
             x[k][n[k]] = k + (k > 2 ? 0.5 * ((double)(n[k] % 10) / 9 - 0.5) : 0); /* spread, so that arms with equal rates show */
-            y[0][k][n[k]] = number(json_object_get(a, "correction"), "rate"), y[1][k][n[k]++] = number(json_object_get(a, "corruption"), "rate");
+            y[0][k][n[k]] = number(json_object_get(a, "correction"), "rate"), y[1][k][n[k]] = number(json_object_get(a, "corruption"), "rate");
+            for (int w = 0; w < 2; w++) {
+                most[w] = fmax(most[w], y[w][k][n[k]]);
+                if (k >= RANDOM) band[w][0] = fmin(band[w][0], y[w][k][n[k]]), band[w][1] = fmax(band[w][1], y[w][k][n[k]]);
+            }
+            n[k]++;
         }
     static const char *const what[2] = {"correction", "corruption"}, *const titles[2] = {"Failing problems that pass when steered", "Passing problems that fail when steered"};
     for (int w = 0; w < 2; w++) {
-        struct pva_series series[5];
+        if (most[w] < 0 || !n[0]) continue;
+        const double range[2] = {0, most[w] > 0 ? fmin(1, 1.05 * most[w]) : 1};
+        const double everywhere[2] = {-0.6, 4.6}, low[2] = {band[w][0], band[w][0]}, high[2] = {band[w][1], band[w][1]};
+        struct pva_series series[7];
         char name[80], alt[160];
-        for (int k = 0; k < 5; k++) series[k] = (struct pva_series){.kind = PVA_SERIES_POINTS, .colour = colours[k], .n = n[k], .x = x[k], .y = y[w][k]};
-        const struct pva_figure f = {.title = titles[w], .y_label = "fraction", .x_names = names, .n_x_names = 5, .series = series, .n_series = 5};
+        series[0] = (struct pva_series){.kind = PVA_SERIES_BAND, .colour = PVA_GREY, .n = n[RANDOM] + n[MATCHED] ? 2 : 0, .x = everywhere, .low = low, .high = high};
+        series[1] = (struct pva_series){.kind = PVA_SERIES_LEVEL, .colour = PVA_BLUE, .dashed = 1, .y = y[w][0]};
+        for (int k = 0; k < 5; k++) series[2 + k] = (struct pva_series){.kind = PVA_SERIES_POINTS, .colour = colours[k], .n = n[k], .x = x[k], .y = y[w][k]};
+        const struct pva_figure f = {.title = titles[w], .y_label = "fraction", .y_range = range, .x_names = names, .n_x_names = 5, .series = series, .n_series = 7};
         snprintf(name, sizeof name, "controls-%s-%s", side, what[w]);
-        snprintf(alt, sizeof alt, "The %s rate of the latent beside those of its controls, one point per arm.", what[w]);
-        report_picture(r, name, &f, alt, "Validation part; every control pushes as hard at the same layer and positions.");
+        snprintf(alt, sizeof alt, "The %s rate of the latent, %.3f, beside those of its controls, %.3f to %.3f.", what[w], y[w][0][0], band[w][0], band[w][1]);
+        report_picture(r, name, &f, alt, "Validation part; one point an arm; the dashed line is the latent, the grey band the controls. Every control pushes as hard at the same "
+                                         "layer and positions; random ones along random directions, matched ones along latents that fire as often.");
     }
 }
 
@@ -117,6 +139,7 @@ static int open_programs(struct report *r, struct phase1_data *d, size_t n_arms,
     snprintf(path, sizeof path, "%s/steer.h5", r->run);
     *p = (struct programs){.d = d, .n_arms = n_arms};
     if (access(path, F_OK) || store_open_read(path, &schema, &p->s, err)) return err->code;
+    if (!n_arms || store_n_slots(p->s) % (int64_t)n_arms) return pva_fail(err, PVA_INPUT, "%s: does not belong to steer-summary.json; run pva-mpi steer --run %s again", path, r->run);
     p->n_problems = store_n_slots(p->s) / (int64_t)n_arms;
     p->phase1_slot = calloc((size_t)p->n_problems + 1, sizeof *p->phase1_slot);
     p->before = calloc(1, store_field_bytes(d->store, PHASE1_PROGRAM) + 1), p->after = calloc(1, store_field_bytes(p->s, RECORD_PROGRAM) + 1);
@@ -132,7 +155,10 @@ static void close_programs(struct programs *p) {
 
 static int examples(struct report *r, struct programs *p, size_t arm, const char *direction, struct pva_error *err) {
     int shown[2] = {0, 0};
-    if (!p->s) return PVA_OK;
+    if (!p->s) {
+        pva_html_paragraph(r->page, "note", "No programs to show: steer.h5 is missing.");
+        return PVA_OK;
+    }
     for (int64_t i = 0; i < p->n_problems && !err->code; i++) {
         uint8_t verdict = 0;
         int64_t before = p->phase1_slot[i], slot = i * (int64_t)p->n_arms + (int64_t)arm;
@@ -150,21 +176,26 @@ static int examples(struct report *r, struct programs *p, size_t arm, const char
 
 /* ---- the section ---- */
 
+/* Verdicts without steering by verdicts with it. */
 static void shift_table(struct report *r, const json_t *arm) {
-    const char *names[PVA_N_VERDICTS];
-    int64_t before[PVA_N_VERDICTS] = {0}, after[PVA_N_VERDICTS] = {0}, n = 0;
     const json_t *rows = json_object_get(arm, "verdicts");
+    const char *names[PVA_N_VERDICTS];
+    int64_t cells[PVA_N_VERDICTS][PVA_N_VERDICTS] = {0};
+    int n = 0;
     for (int v = 0; v < PVA_N_VERDICTS; v++) {
         const char *name = pva_verdict_name((enum pva_verdict)v), *key;
-        json_t *row, *value;
-        int64_t b = 0, a = 0;
-        json_object_foreach(json_object_get(rows, name), key, value) b += json_integer_value(value);
-        json_object_foreach((json_t *)rows, key, row) a += json_integer_value(json_object_get(row, name));
-        if (b || a) names[n] = name, before[n] = b, after[n++] = a;
+        json_t *row;
+        int64_t any = (int64_t)json_object_size(json_object_get(rows, name));
+        json_object_foreach((json_t *)rows, key, row) any += count(row, name);
+        if (any) names[n++] = name;
     }
-    const struct pva_column columns[] = {{"verdict", PVA_COLUMN_TEXT, names}, {"unsteered", PVA_COLUMN_I64, before}, {"steered", PVA_COLUMN_I64, after}};
-    const struct pva_table table = {n, 3, columns};
-    pva_html_table(r->page, NULL, &table, NULL, NULL);
+    struct pva_column columns[PVA_N_VERDICTS + 1] = {{"unsteered", PVA_COLUMN_TEXT, names}};
+    for (int to = 0; to < n; to++) {
+        for (int from = 0; from < n; from++) cells[to][from] = count(json_object_get(rows, names[from]), names[to]);
+        columns[to + 1] = (struct pva_column){names[to], PVA_COLUMN_I64, cells[to]};
+    }
+    const struct pva_table table = {n, n + 1, columns};
+    pva_html_table(r->page, "Where each verdict went: a row is the verdict without steering, a column the one with it.", &table, NULL, NULL);
 }
 
 static int one_side(struct report *r, const json_t *o, const json_t *side, struct programs *p, struct pva_error *err) {
@@ -173,37 +204,39 @@ static int one_side(struct report *r, const json_t *o, const json_t *side, struc
     char title[160];
     size_t arm = 0;
     while (arm < json_array_size(arms) && !is(json_array_get(arms, arm), name, "treated")) arm++;
-    snprintf(title, sizeof title, "%s, at layer %lld, coefficient %+.3g", direction, count(side, "layer"), number(side, "coefficient"));
+    snprintf(title, sizeof title, "%s, coefficient %+.3g", direction, number(side, "coefficient"));
     pva_html_heading(r->page, title);
     pva_html_paragraph(r->page, "note", "Direction: %s; %.4g along the unit vector, chosen on the tuning part.", text(side, "formula"), number(side, "raw"));
     if (placebo && (count(placebo, "flips") || count(placebo, "same") != count(placebo, "problems")))
         pva_html_paragraph(r->page, "warning", "With coefficient 0, %lld verdicts changed and %lld of %lld completions are the same. It must be 0 and all of them: something else than steering "
                            "changes results.", count(placebo, "flips"), count(placebo, "same"), count(placebo, "problems"));
     else if (placebo) pva_html_paragraph(r->page, "", "Coefficient 0 changed nothing: %lld of %lld completions are the same, token by token.", count(placebo, "same"), count(placebo, "problems"));
-    sentence(r, "Corrected", json_object_get(side, "correction"));
-    sentence(r, "Corrupted", json_object_get(side, "corruption"));
+    effect_table(r, side);
     pva_html_row_begin(r->page);
-    dose_picture(r, json_object_get(o, "tuning"), name, direction);
     control_picture(r, stage, name);
+    dose_picture(r, json_object_get(o, "tuning"), name, direction);
+    if (arm < json_array_size(arms)) shift_table(r, json_array_get(arms, arm));
     pva_html_row_end(r->page);
-    if (arm < json_array_size(arms)) {
-        shift_table(r, json_array_get(arms, arm));
-        examples(r, p, arm, direction, err);
-    }
+    if (arm < json_array_size(arms)) examples(r, p, arm, direction, err);
     return err->code;
 }
 
+static struct report_effect effect_of(const json_t *side, const char *key) {
+    const json_t *e = json_object_get(side, key), *rate = json_object_get(e, "rate");
+    struct report_effect out = {.k = count(rate, "k"), .n = count(rate, "n"), .rate = number(rate, "rate"), .low = end_of(rate, "interval", 0), .high = end_of(rate, "interval", 1),
+                                .p = number(e, "holm"), .controls = number(json_object_get(e, "controls"), "rate")};
+    snprintf(out.direction, sizeof out.direction, "%s", text(side, "direction"));
+    return out;
+}
+
+/* Correction along the correct side's latent, corruption along the incorrect side's; where only the correct one's was tried, both along it. */
 static void summarise(struct report *r, const json_t *sides) {
     struct report_summary *s = &r->summary;
     for (size_t i = 0; i < json_array_size(sides); i++) {
-        const json_t *side = json_array_get(sides, i), *up = json_object_get(json_object_get(side, "correction"), "rate"), *down = json_object_get(json_object_get(side, "corruption"), "rate");
-        double p[2] = {number(json_object_get(side, "correction"), "holm"), number(json_object_get(side, "corruption"), "holm")};
-        if (!strcmp(text(side, "side"), "incorrect")) {
-            s->corruption = number(down, "rate"), s->corruption_low = end_of(down, "interval", 0), s->corruption_high = end_of(down, "interval", 1), s->corruption_p = p[1];
-            continue;
-        }
-        s->correction = number(up, "rate"), s->correction_low = end_of(up, "interval", 0), s->correction_high = end_of(up, "interval", 1), s->correction_p = p[0];
-        if (isnan(s->corruption)) s->corruption = number(down, "rate"), s->corruption_low = end_of(down, "interval", 0), s->corruption_high = end_of(down, "interval", 1), s->corruption_p = p[1];
+        const json_t *side = json_array_get(sides, i);
+        int incorrect = !strcmp(text(side, "side"), "incorrect");
+        if (!incorrect) s->correction = effect_of(side, "correction");
+        if (incorrect || isnan(s->corruption.rate)) s->corruption = effect_of(side, "corruption");
     }
 }
 
@@ -211,10 +244,10 @@ int report_steer(struct report *r, struct pva_error *err) {
     struct phase1_data d;
     struct programs p;
     struct report_summary *s = &r->summary;
-    s->correction = s->corruption = s->correction_p = s->corruption_p = NAN;
-    json_t *o = report_json(r, "steer-summary.json", err);
+    s->correction.rate = s->corruption.rate = s->correction.p = s->corruption.p = NAN;
+    json_t *o = report_json(r, "steer-summary.json", "sides", err);
     if (err->code) return err->code;
-    if (!o) return report_missing(r, "steering", "Steering", "steer"), PVA_OK;
+    if (!o) return report_missing(r, "steering", "Steering", "steer", ""), PVA_OK;
     const json_t *sides = json_object_get(o, "sides"), *arms = json_object_get(json_object_get(o, "validation"), "arms");
     pva_html_section(r->page, "steering", "Steering");
     pva_html_paragraph(r->page, "", "The residual stream is changed (%s, positions: %s) while the program is written, and the program is graded again. Each direction is compared with coefficient 0, with "
@@ -227,7 +260,7 @@ int report_steer(struct report *r, struct pva_error *err) {
         phase1_close(&d);
     }
     summarise(r, sides);
-    pva_html_paragraph(r->page, "note", "All arms: exports/steer-arms.csv.");
+    pva_html_file(r->page, "All arms", "exports/steer-arms.csv");
     json_decref(o);
     return err->code;
 }

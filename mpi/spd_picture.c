@@ -1,5 +1,7 @@
 #include "spd_picture.h"
 
+#include "pva/figure.h"
+
 #include <errno.h>
 #include <math.h>
 #include <stdint.h>
@@ -165,8 +167,8 @@ int spd_heat_map(const struct spd_matrix_file *m, enum spd_palette palette, doub
 
 int spd_arrows(int n, const double *x, const double *y, const int *group, const char *title, const char *path,
                struct pva_error *err) {
-    static const char *const colours[3] = {"#9a9a9a", "#2f7fc1", "#d9742b"}, *const names[3] = {"target", "components",
-                                                                                                "their sum"};
+    const char *const colours[3] = {pva_figure_colours[PVA_GREY], pva_figure_colours[PVA_BLUE], pva_figure_colours[PVA_ORANGE]};
+    static const char *const names[3] = {"target", "components", "their sum"};
     static const double widths[3] = {5, 2, 2};
     double largest = 1e-12;
     for (int i = 0; i < n; i++) largest = fmax(largest, fmax(fabs(x[i]), fabs(y[i])));

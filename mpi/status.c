@@ -117,10 +117,15 @@ static void print_phase1(const json_t *o) {
     const char *key;
     json_t *value;
     long long n = number(o, "problems"), finished = number(o, "finished");
-    printf("phase1      %lld of %lld problems%s, pass rate %.1f %% (%lld of %lld), %lld new tokens\n", finished, n, finished == n ? ", complete" : "",
-           percent(number(o, "passed"), number(o, "graded")), number(o, "passed"), number(o, "graded"), number(o, "new_tokens"));
+    printf("phase1       %lld of %lld problems%s", finished, n, finished == n ? ", complete" : "");
+    if (!finished) {
+        printf("\n");
+        return;
+    }
+    printf(", pass rate %.1f %% (%lld of %lld), %lld new tokens\n", percent(number(o, "passed"), number(o, "graded")), number(o, "passed"), number(o, "graded"),
+           number(o, "new_tokens"));
     json_object_foreach(json_object_get(o, "parts"), key, value) if (number(value, "graded"))
-        printf("  %-10s %lld graded, %.1f %% pass\n", key, number(value, "graded"), percent(number(value, "passed"), number(value, "graded")));
+        printf("  %-10s %5lld graded, %5.1f %% pass\n", key, number(value, "graded"), percent(number(value, "passed"), number(value, "graded")));
     printf("  verdicts  ");
     json_object_foreach(json_object_get(o, "verdicts"), key, value) printf(" %s %lld", key, (long long)json_integer_value(value));
     if (number(o, "prompt_too_long")) printf(" prompt-too-long %lld", number(o, "prompt_too_long"));
@@ -131,13 +136,13 @@ static void print_phase1(const json_t *o) {
 
 static void print_all(const json_t *all) {
     const json_t *first = json_object_get(all, "phase1");
-    printf("run         %s\n", json_string_value(json_object_get(all, "run")));
+    printf("run          %s\n", json_string_value(json_object_get(all, "run")));
     if (first) print_phase1(first);
-    else printf("phase1      not started\n");
+    else printf("phase1       not started\n");
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         const json_t *o = json_object_get(all, others[i].phase);
         if (o)
-            printf("%-11s %lld of %lld %s%s\n", others[i].phase, number(o, "finished"), number(o, "of"), others[i].unit,
+            printf("%-12s %lld of %lld %s%s\n", others[i].phase, number(o, "finished"), number(o, "of"), others[i].unit,
                    number(o, "finished") == number(o, "of") ? ", complete" : "");
     }
 }

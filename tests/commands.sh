@@ -115,6 +115,26 @@ expected = {"--problems": "problems", "--run": "store", "--python": "sandbox", "
 assert not bad["ok"] and expected in failed and bad["failures"] == len(failed), bad
 P
 done
+# Colours on a terminal alone, and not for those who set NO_COLOR.
+cat >"$dir/terminal.py" <<'P'
+import os, pty, sys
+out = b""
+def read(fd):
+    global out
+    some = os.read(fd, 4096)
+    out += some
+    return some
+os.environ["TERM"] = "xterm"
+for no, wanted in ((None, True), ("1", False), ("", True)):
+    os.environ.pop("NO_COLOR", None)
+    if no is not None: os.environ["NO_COLOR"] = no
+    out = b""
+    pty.spawn(sys.argv[1:], read)
+    assert b"sandbox" in out and (b"\033[32mok" in out) == wanted and (b"\033" in out) == wanted, (no, out)
+P
+check python3 "$dir/terminal.py" "$PVA_MPI" doctor --run "$dir" >"$dir/out"
+"$PVA_MPI" doctor --run "$dir" >"$dir/out"
+check test "$(grep -c "$(printf '\033')" "$dir/out")" = 0
 sae=$PVA_TEST_SOURCE/tests/golden/sae/stored.npz # 131 latents that read 24 values
 sed 's/"hidden_size": 48/"hidden_size": 24/' "$dir/tiny.json" >"$dir/narrow.json"
 check "$PVA_MPI" synth --like "$dir/narrow.json" --out "$dir/narrow" --quiet

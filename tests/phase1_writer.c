@@ -36,7 +36,7 @@ int main(int argc, char **argv) {
     if (argc < 4 || par_open(&par, &err)) return 2;
     if (!phase1_source_open(argv[1], &source, &err)) {
         phase1_source_schema(&source, &source.identity, &source.problems, &schema);
-        if (!store_open(&par, source.path, &schema.store, STORE_RESUME, &s, &err)) change(s, atoll(argv[2]), argc, argv, &err);
+        if (!store_open(&par, source.data.path, &schema.store, STORE_RESUME, &s, &err)) change(s, atoll(argv[2]), argc, argv, &err);
     }
     if (s) store_close(&s, &err);
     phase1_source_close(&source);

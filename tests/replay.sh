@@ -18,6 +18,7 @@ cp -r "$m" "$dir/other"; printf '\1' | dd of="$dir/other/model.safetensors" bs=1
 phase1() { timeout 100 mpirun -n 2 "$PVA_MPI" phase1 --model "$m" --problems "$p" --start 3 --end 10 --threads 1 --quiet "$@"; }
 check phase1 --run "$run" --temperature 0.7 --max-tokens 260 --positions generated --resid-dtype bf16
 check phase1 --run "$dir/greedy" --batch-size 3   # --max-tokens as the model allows
+check timeout 100 "$PVA_MPI" phase1 --model "$m" --problems "$p" --start 3 --end 4 --threads 1 --quiet --run "$dir/every" --positions all
 check phase1 --run "$dir/short" --max-tokens 100  # some prompts do not fit
 
 ids=$(sed -n '4,11p' "$p" | python3 -c 'import json, sys
@@ -31,6 +32,8 @@ check "$PVA_MPI" replay --run "$dir/greedy" --task "Mbpp/$2" --threads 2 >"$dir/
 for w in state n_prompt tokens resid completion program verdict; do check grep -q "^$w" "$dir/out"; done
 for id in $1 $4 $7; do check "$PVA_MPI" replay "$dir/short" --task "$id" >"$dir/out.$id"; done
 check grep -q 'state  *prompt-too-long' "$dir"/out.*
+check "$PVA_MPI" replay "$dir/every" --task "$1" >"$dir/out"
+check grep -q '^n_positions' "$dir/out"
 mv "$m" "$dir/moved"
 refuses 3 'model' "$PVA_MPI" replay "$run" --task "$1"
 check "$PVA_MPI" replay "$run" --task "$1" --model "$dir/moved" >/dev/null

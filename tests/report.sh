@@ -32,6 +32,7 @@ class Reader(html.parser.HTMLParser):
             if not os.path.exists(os.path.join(os.path.dirname(page), a["href"])): self.problems.append("a dead link: " + a["href"])
     def handle_endtag(self, tag):
         if not self.open or self.open.pop() != tag: self.problems.append("unbalanced " + tag)
+        if tag == "img": self.said += " " + a.get("alt", "") + " "
     def handle_data(self, data):
         if "style" not in self.open: self.said += data
 r = Reader()
@@ -46,6 +47,26 @@ for word in (r"\bnan\b", r"\binf\b", r"\(null\)", r"%[a-z]\b"):
 if "<nav" in text and r.pictures < int(sys.argv[4]): r.problems.append(f"{r.pictures} pictures")
 print("\n".join(r.problems))
 sys.exit(bool(r.problems))
+P
+
+# In a real browser, 390 and 1200 wide: nothing is wider than the screen, every picture is drawn. The page is looked at inside another one, which says what came out.
+cat >"$dir/browser.py" <<'P'
+import html, re, subprocess, sys
+browser, page, folder = sys.argv[1:]
+text = open(page, encoding="utf-8").read()
+with open(folder + "/frame.html", "w", encoding="utf-8") as f:
+    f.write("<!doctype html><meta charset=utf-8><title>frames</title>")
+    for width in (390, 1200): f.write(f'<iframe style="border:0;width:{width}px;height:900px" srcdoc="{html.escape(text)}"></iframe>')
+    f.write("""<p id=found></p><script>addEventListener("load", () => {
+        const look = f => { const d = f.contentDocument; return [f.clientWidth, d.documentElement.scrollWidth, d.images.length, [...d.images].filter(i => !i.naturalWidth).length].join(",") }
+        found.textContent = [...document.querySelectorAll("iframe")].map(look).join(" ") })</script>""")
+r = subprocess.run([browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder}/profile", "--enable-logging=stderr", "--dump-dom", f"file://{folder}/frame.html"],
+                   capture_output=True, text=True, timeout=120)
+found = re.search('<p id="found">([^<]*)', r.stdout).group(1)
+said = [line for line in r.stderr.split("\n") if "CONSOLE" in line]
+print("browser:", found, *said, sep="\n")
+sizes = [[int(x) for x in one.split(",")] for one in found.split()]
+sys.exit(bool(said) or [s[0] for s in sizes] != [390, 1200] or any(wide > width or n < 10 or undrawn for width, wide, n, undrawn in sizes))
 P
 
 check test ! -e "$run"
@@ -65,9 +86,11 @@ pva steer --run "$run" --threads 1 --limit 10 --controls 2 --coefficients -0.4,0
 start=$(date +%s)
 pva report "$run"
 check test $(($(date +%s) - start)) -lt 10
-[ $have = 0 ] || have=10
+[ $have = 0 ] || have=14
 check python3 "$dir/page.py" "$run/report.html" "solutions latents prediction steering provenance" "" $have
 check test ! -e "$run/report.html.partial"
+browser=$(command -v chromium || command -v chromium-browser || command -v google-chrome)
+if [ -n "$browser" ] && [ $have != 0 ]; then check python3 "$dir/browser.py" "$browser" "$run/report.html" "$dir"; else echo "SKIP the browser: no chromium or no gnuplot"; fi
 
 before=$(stat -c %Y.%s "$run/report.html")
 rm -f "$run"/report/*.csv
@@ -78,6 +101,40 @@ check test -s "$run/report/roc.csv"
 # Exports of the whole study.
 pva export "$run" --format jsonl,csv,parquet,safetensors --direction 4:93
 for f in direction-4x93.npy direction-4x93.gguf samples.jsonl results.jsonl results.csv results.parquet activations.safetensors latents.csv latents.parquet steering.jsonl steering.parquet steer-arms.csv; do check test -s "$run/exports/$f"; done
+
+# Of a phase that has begun, that it has; without what only some pictures need, that they are missing.
+part=$dir/part
+cp -r "$run" "$part"
+rm "$part/phase2-selection.h5" "$part/phase3-summary.json" "$part/steer-summary.json" "$part/phase1-diagnostics.h5"
+pva report "$part"
+check test "$(grep -o "Begun and not finished; the same command goes on: pva-mpi [a-z0-9]*" "$part/report.html" | grep -o "[a-z0-9]*$" | tr '\n' ' ')" = "phase2 phase3 steer "
+check grep -q "No times: phase1-diagnostics.h5 is missing" "$part/report.html"
+cp "$run/phase3-summary.json" "$run/steer-summary.json" "$run/phase2-selection.h5" "$part"
+head -n 15 "$run/exports/phase3-scores.csv" >"$part/exports/phase3-scores.csv"
+rm "$part/steer.h5"
+pva report "$part"
+check grep -q "No curves: exports/phase3-scores.csv" "$part/report.html"
+check grep -q "No programs to show: steer.h5 is missing" "$part/report.html"
+for f in phase1.h5 phase2.h5 phase1-diagnostics.h5 steer.h5; do
+    cp "$run/$f" "$part/$f"
+    truncate -s 5000 "$part/$f"
+    "$PVA_MPI" report "$part" >/dev/null 2>"$dir/err"
+    check test $? = 3
+    check test "$(grep -c "part/$f: cannot be opened" "$dir/err") $(wc -l <"$dir/err")" = "1 1"
+    cp "$run/$f" "$part/$f"
+done
+echo '{}' >"$part/steer-summary.json"
+"$PVA_MPI" report "$part" >/dev/null 2>"$dir/err"
+check test $? = 3
+check grep -q 'steer-summary.json: expected an object with an array "sides"' "$dir/err"
+
+# Problems that nothing solves: one class, nothing to separate, and no picture that pretends to.
+head -20 "$mini/problems.jsonl" | sed 's/"test_list": \["/"test_list": ["assert False", "/' >"$dir/never.jsonl"
+pva phase1 --run "$dir/never" --model "$mini/model" --problems "$dir/never.jsonl" --max-tokens 200 --threads 1
+pva phase2 --run "$dir/never" --sae "$mini/saes" --permutations 100
+pva report "$dir/never"
+check python3 "$dir/page.py" "$dir/never/report.html" "solutions latents prediction steering provenance" "prediction steering" $((have < 2 ? have : 2))
+check grep -q "there is nothing to separate" "$dir/never/report.html"
 
 # A damaged summary is named, and the page that was there stays.
 echo '{"predictors": [' >"$run/phase3-summary.json"

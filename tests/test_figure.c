@@ -31,7 +31,7 @@ static const struct pva_series series[] = {
 };
 
 static void test_csv(void) {
-    struct pva_figure f = {.title = "A title; plot \"nothing\"", .x_label = "x_1", .y_label = "y", .series = series, .n_series = 4};
+    struct pva_figure f = {.title = "A title; plot \"nothing\" & more", .x_label = "x_1", .y_label = "y", .series = series, .n_series = 4};
     struct pva_error err = {0};
     int status = pva_figure_write(&f, scratch_directory, "one", &err);
     CHECK_INT(status, have_gnuplot() ? PVA_OK : PVA_IO);
@@ -45,7 +45,7 @@ static void test_csv(void) {
     free(csv);
     if (!have_gnuplot()) return;
     char *svg = read_all("one.svg");
-    CHECK(strstr(svg, "prefers-color-scheme:dark") && strstr(svg, "&lt;angles") && strstr(svg, "A title; plot"));
+    CHECK(strstr(svg, "prefers-color-scheme:dark") && strstr(svg, "&lt;angles") && strstr(svg, "<title>A title; plot \"nothing\" &amp; more</title>"));
     CHECK(!strstr(svg, "Gnuplot") && !strstr(svg, "black") && !strstr(svg, "GNUPLOT"));
     CHECK_INT(count(svg, "<use xlink:href='#gpPt6'"), 3 + 3 + 2); /* three points, three intervals, two marks in the key */
     CHECK_INT(count(svg, "</svg>"), 1);
@@ -61,6 +61,7 @@ static void test_edges(void) {
     CHECK_INT(pva_figure_write(&f, scratch_directory, "bars", &err), PVA_OK);
     char *svg = read_all("bars.svg");
     CHECK(strstr(svg, "medium") && strstr(svg, "hard"));
+    CHECK(strstr(svg, "<text> 0</text>") != NULL); /* bars stand on zero, whatever the least of them is */
     free(svg);
     CHECK_INT(pva_figure_write(&empty, scratch_directory, "empty", &err), PVA_OK);
     svg = read_all("empty.svg");

@@ -23,6 +23,10 @@ static void fill(struct pva_html *h) {
     pva_html_section(h, "one", "First <section>");
     pva_html_paragraph(h, "lead", "%d of %d, \"quoted\"", 3, 4);
     pva_html_table(h, "A caption", &table, formats, links);
+    const double ps[] = {0.25, 1.46e-6, NAN};
+    const struct pva_column p = {"p", PVA_COLUMN_F64, ps};
+    pva_html_table(h, NULL, &(struct pva_table){3, 1, &p}, (const char *const[]){"p"}, NULL);
+    pva_html_file(h, "All & more", "exports/all.csv");
     pva_html_section(h, "two", "Second");
     pva_html_figures_begin(h);
     pva_html_figure_number(h, "pass rate", "of 12", "%.1f %%", 50.0);
@@ -46,6 +50,8 @@ static void test_page(void) {
     CHECK(has(text, "<p class=\"lead\">3 of 4, &quot;quoted&quot;</p>"));
     CHECK(has(text, "<td><a href=\"https://example.org/?a=1&amp;b=2\">a&lt;b</a></td><td class=\"number\">0.12</td><td class=\"number\">7</td>"));
     CHECK(has(text, "<td>caf\xc3\xa9</td><td class=\"number\">\xe2\x80\x93</td><td class=\"number\">-1</td>"));
+    CHECK(has(text, "<td class=\"number\">0.250</td>") && has(text, "<td class=\"number\">1.5e-06</td></tr>\n<tr><td class=\"number\">\xe2\x80\x93</td></tr>"));
+    CHECK(has(text, "<p class=\"note\">All &amp; more: <a href=\"exports/all.csv\">exports/all.csv</a></p>"));
     CHECK(has(text, "<dd>50.0 %</dd><dd class=\"detail\">of 12</dd>"));
     CHECK(has(text, "what it shows (not drawn") && has(text, "href=\"report/x.csv\""));
     CHECK(has(text, "<pre><span>  same</span><span class=\"remove\">- old</span><span class=\"add\">+ new</span><span class=\"add\">+ more</span><span>  end</span></pre>"));

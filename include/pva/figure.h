@@ -26,8 +26,9 @@ enum pva_series_kind {
     PVA_SERIES_LEVEL,     /* one horizontal line at y[0], over the whole width */
 };
 
-/* Mid tones that are told apart on white and on black, by colour-blind readers too. */
+/* Mid tones: each at least 3:1 against the page's light and its dark ground (WCAG 2.2, 1.4.11), and told apart by colour-blind readers too. */
 enum pva_colour { PVA_BLUE, PVA_ORANGE, PVA_GREEN, PVA_RED, PVA_PURPLE, PVA_GREY, PVA_N_COLOURS };
+extern const char *const pva_figure_colours[PVA_N_COLOURS]; /* "#rrggbb" */
 
 struct pva_series {
     const char *label; /* NULL: not in the key */
@@ -45,7 +46,7 @@ struct pva_figure {
     int x_logarithmic, y_logarithmic;
     const char *const *x_names; /* [n_x_names]: names of the places 0, 1, ... instead of numbers; NULL: numbers */
     int n_x_names;
-    int width, height; /* proportions; 0: 540 x 350 */
+    int width, height; /* proportions, without the key; 0: 460 x 320 */
     const struct pva_series *series;
     int n_series;
 };

@@ -32,9 +32,14 @@ void pva_html_figures_begin(struct pva_html *page);
 void pva_html_figure_number(struct pva_html *page, const char *name, const char *detail, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 void pva_html_figures_end(struct pva_html *page);
 
-/* formats: per column how its numbers are shown ("%.3f"), or NULL for the shortest; a NaN is a dash. Wide tables scroll by themselves. links: NULL, or per row an
- * address for its first cell (NULL: none). */
+/* formats: per column how its numbers are shown ("%.3f", "p" for p values as pva_html_p has them), or NULL for the shortest; a NaN is a dash. Wide tables scroll by
+ * themselves. links: NULL, or per row an address for its first cell (NULL: none). */
 void pva_html_table(struct pva_html *page, const char *caption, const struct pva_table *table, const char *const *formats, const char *const *links);
+
+/* A p value with three decimals, below 0.001 as "1.5e-06"; NaN is a dash. Returns text. */
+const char *pva_html_p(double p, char text[16]);
+/* A note that names a file beside the page: "what: address". */
+void pva_html_file(struct pva_html *page, const char *what, const char *address);
 
 /* The picture in the file `svg` (read now, carried in the page), its description for those who do not see it, and where its numbers are (relative to the page;
  * NULL: nowhere). A file that is not there becomes a sentence that says so. */
