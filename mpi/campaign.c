@@ -253,10 +253,30 @@ void campaign_close(struct campaign *c, struct pva_error *err) {
 
 /* ---- running ---- */
 
+/* Items of one problem go together: they have the prompt in common. */
+static int plan_work(const struct campaign *c, struct schedule **schedule, struct pva_error *err) {
+    int64_t *problems = malloc(((size_t)c->what.n + 1) * sizeof *problems);
+    if (!problems) return pva_fail(err, PVA_IO, "out of memory");
+    for (int64_t i = 0; i < c->what.n; i++) problems[i] = problem_of(c, i);
+    schedule_create(c->what.n, c->what.costs, problems, c->states, c->par->size, schedule, err);
+    free(problems);
+    return err->code;
+}
+
+static void log_work(const struct campaign *c) {
+    struct pva_generator_stats s;
+    pva_generator_get_stats(c->generator, &s);
+    double visits = (double)pva_session_visits(pva_generator_session(c->generator), PVA_RESID_PRE), all = visits + (double)s.shared_visits;
+    pva_log(PVA_LOG_INFO,
+            "this rank: %lld new tokens; of prompts %lld tokens computed and %lld shared; %.1f %% of %.0f (layer, position) pairs shared; %lld evictions",
+            (long long)s.new_tokens, (long long)s.prompt_tokens, (long long)s.shared_tokens, all > 0 ? 100 * (double)s.shared_visits / all : 0.0, all,
+            (long long)s.evictions);
+}
+
 int campaign_run(struct campaign *c, int *outcome, struct pva_error *err) {
     struct schedule *schedule = NULL;
     *outcome = DISPATCH_COMPLETE;
-    if (c->par->rank == 0) schedule_create(c->what.n, c->what.costs, c->states, c->par->size, &schedule, err);
+    if (c->par->rank == 0) plan_work(c, &schedule, err);
     if (par_agree(c->par, "plan work", err)) return err->code;
     if (c->done_at_start && c->par->rank == 0 && !c->quiet)
         fprintf(stderr, "pva-mpi: %s: resuming: %lld of %lld %s are done\n", c->what.phase, (long long)c->done_at_start, (long long)c->what.n, c->what.unit);
@@ -265,6 +285,7 @@ int campaign_run(struct campaign *c, int *outcome, struct pva_error *err) {
     run_loop(c, d, err);
     *outcome = dispatch_close(&d);
     schedule_free(&schedule);
+    log_work(c);
     struct pva_error late = {0};
     if (c->par->rank == 0 && store_snapshot_wait(c->results, &late)) pva_log(PVA_LOG_WARNING, "a snapshot could not be written: %s", late.msg);
     return par_agree(c->par, "compute", err);

@@ -251,8 +251,8 @@ static int run_job(struct job *job, const struct pva_options *o, struct pva_erro
         struct pva_generator_stats s;
         pva_generator_get_stats(g, &s);
         double wall = engine_now() - job->start, decode = s.decode_seconds > 0 ? s.decode_seconds : wall;
-        fprintf(stderr, "pva-mpi: %lld prompt tokens, %lld new tokens in %.2f s (decode %.2f tokens/s, %.1f ms a pass); model opened in %.2f s\n",
-                (long long)s.prompt_tokens, (long long)s.new_tokens, wall, (double)s.new_tokens / wall, 1e3 * decode / (double)(s.passes ? s.passes : 1),
+        fprintf(stderr, "pva-mpi: %lld prompt tokens and %lld shared, %lld new tokens in %.2f s (decode %.2f tokens/s, %.1f ms a pass); model opened in %.2f s\n",
+                (long long)s.prompt_tokens, (long long)s.shared_tokens, (long long)s.new_tokens, wall, (double)s.new_tokens / wall, 1e3 * decode / (double)(s.passes ? s.passes : 1),
                 job->engine.open_seconds);
     }
     pva_generator_close(&g);

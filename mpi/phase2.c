@@ -144,7 +144,7 @@ static int compute(struct phase2_job *job, int *outcome, struct pva_error *err) 
     job->x = malloc((size_t)(plan->n_items * plan->phase1.d_model) * sizeof *job->x + 1);
     if (!job->x) pva_fail(err, PVA_IO, "out of memory for %lld activations", (long long)plan->n_items);
     else if (!phase2_scores_create(&job->scores, plan->layers.n_latents, plan->n, err) && job->par.rank == 0)
-        schedule_create(plan->layers.n, plan->bytes, job->states, job->par.size, &schedule, err);
+        schedule_create(plan->layers.n, plan->bytes, NULL, job->states, job->par.size, &schedule, err);
     if (par_agree(&job->par, "plan work", err)) return err->code;
     struct dispatch *d = dispatch_open(&job->par, schedule, 1, stop_requested);
     job->start = engine_now();

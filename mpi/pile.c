@@ -150,7 +150,7 @@ static int run_step(struct pile *p, const struct step *step, struct pva_error *e
     p->err = err, p->committed = 0;
     p->states = malloc((size_t)step->n + 1);
     if (!p->states) pva_fail(err, PVA_IO, "out of memory");
-    else if (p->par.rank == 0 && !store_states(step->store, p->states, err)) schedule_create(step->n, step->costs, p->states, p->par.size, &schedule, err);
+    else if (p->par.rank == 0 && !store_states(step->store, p->states, err)) schedule_create(step->n, step->costs, NULL, p->states, p->par.size, &schedule, err);
     if (par_agree(&p->par, step->name, err)) goto done;
     struct dispatch *d = dispatch_open(&p->par, schedule, (int)(step->slots_at_once / 4), stop_requested);
     while (!err->code && (!dispatch_finished(d) || p->in_flight)) {

@@ -380,7 +380,7 @@ static int regrade(struct regrade *r, struct pva_error *err) {
     int64_t *costs = calloc((size_t)r->source.data.n, sizeof *costs);
     if (!costs) pva_fail(err, PVA_IO, "out of memory");
     for (int64_t i = 0; costs && i < r->source.data.n; i++) costs[i] = 1;
-    if (!err->code && r->par.rank == 0) schedule_create(r->source.data.n, costs, r->states, r->par.size, &schedule, err);
+    if (!err->code && r->par.rank == 0) schedule_create(r->source.data.n, costs, NULL, r->states, r->par.size, &schedule, err);
     free(costs);
     if (par_agree(&r->par, "plan work", err)) return err->code;
     struct dispatch *d = dispatch_open(&r->par, schedule, 2, stop_requested);

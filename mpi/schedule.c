@@ -4,7 +4,8 @@
 #include <string.h>
 
 struct item {
-    int64_t index, cost;
+    int64_t index, cost, group;
+    int64_t longest; /* cost in its group */
 };
 
 /* A rank's part of the items: items[next .. end) are still to be given, the longest first. */
@@ -19,13 +20,31 @@ struct schedule {
     int64_t left;
     struct item *sorted;  /* shard after shard */
     struct shard *shards; /* [n_ranks + 1], the last: what was put back */
-    int64_t *cost;        /* [n_items] of every item, for those put back */
+    struct item *all;     /* [n_items] by index, for those put back */
 };
 
-static int longer_first(const void *a, const void *b) {
-    const struct item *x = a, *y = b;
+static int by_cost(const struct item *x, const struct item *y) {
     if (x->cost != y->cost) return x->cost > y->cost ? -1 : 1;
     return x->index < y->index ? -1 : 1;
+}
+
+static int by_group(const void *a, const void *b) {
+    const struct item *x = a, *y = b;
+    if (x->group != y->group) return x->group < y->group ? -1 : 1;
+    return by_cost(x, y);
+}
+
+/* The group with the longest item first. */
+static int longer_first(const void *a, const void *b) {
+    const struct item *x = a, *y = b;
+    if (x->longest != y->longest) return x->longest > y->longest ? -1 : 1;
+    return by_group(a, b);
+}
+
+static void sort(struct item *items, int64_t n) {
+    qsort(items, (size_t)n, sizeof *items, by_group);
+    for (int64_t i = 0; i < n; i++) items[i].longest = i && items[i].group == items[i - 1].group ? items[i - 1].longest : items[i].cost;
+    qsort(items, (size_t)n, sizeof *items, longer_first);
 }
 
 /* A heap of ranks: the one with the least work on top, the lower rank among equals. */
@@ -45,8 +64,9 @@ static void sink(const struct shard *shards, int *heap, int n) {
     }
 }
 
-/* Deals the sorted items, each to the shard with the least work, and lays the shards out one after the other. */
-static int deal(struct schedule *s, struct item *items, struct pva_error *err) {
+/* Deals the sorted items, group by group, each to the shard with the least work, and lays the shards out one after the other. A group that is large for a
+ * shard is cut: no piece, unless it is one item, costs more than an eighth of a shard. */
+static int deal(struct schedule *s, struct item *items, int64_t total, struct pva_error *err) {
     int *heap = malloc((size_t)s->n_ranks * sizeof *heap);
     int *owner = malloc((size_t)(s->left ? s->left : 1) * sizeof *owner);
     int status = PVA_OK;
@@ -55,11 +75,15 @@ static int deal(struct schedule *s, struct item *items, struct pva_error *err) {
         goto done;
     }
     for (int r = 0; r < s->n_ranks; r++) heap[r] = r; /* all equal: in order is a heap */
-    for (int64_t i = 0; i < s->left; i++) {
-        int r = owner[i] = heap[0];
-        s->shards[r].work += items[i].cost;
-        s->shards[r].end++; /* a count until the places are known */
-        sink(s->shards, heap, s->n_ranks);
+    for (int64_t i = 0, most = total / s->n_ranks / 8; i < s->left; sink(s->shards, heap, s->n_ranks)) {
+        struct shard *shard = &s->shards[heap[0]];
+        int64_t first = i, piece = 0;
+        for (; i < s->left && items[i].group == items[first].group && (i == first || piece + items[i].cost <= most); i++) {
+            owner[i] = heap[0];
+            piece += items[i].cost;
+            shard->end++; /* a count until the places are known */
+        }
+        shard->work += piece;
     }
     struct item *place = s->sorted;
     for (int r = 0; r < s->n_ranks; r++) {
@@ -78,7 +102,7 @@ done:
     return status;
 }
 
-int schedule_create(int64_t n_items, const int64_t *cost, const uint8_t *done, int n_ranks, struct schedule **out,
+int schedule_create(int64_t n_items, const int64_t *cost, const int64_t *group, const uint8_t *done, int n_ranks, struct schedule **out,
                     struct pva_error *err) {
     *out = NULL;
     PVA_ASSERT(n_items >= 0 && n_ranks >= 1);
@@ -92,9 +116,9 @@ int schedule_create(int64_t n_items, const int64_t *cost, const uint8_t *done, i
     if (s) {
         s->sorted = malloc(2 * room * sizeof *s->sorted); /* the second half: what is put back */
         s->shards = calloc((size_t)n_ranks + 1, sizeof *s->shards);
-        s->cost = calloc(room, sizeof *s->cost);
+        s->all = calloc(room, sizeof *s->all);
     }
-    if (!s || !items || !s->sorted || !s->shards || !s->cost) {
+    if (!s || !items || !s->sorted || !s->shards || !s->all) {
         status = pva_fail(err, PVA_IO, "schedule: no memory for %lld items", (long long)n_items);
         goto done;
     }
@@ -102,17 +126,18 @@ int schedule_create(int64_t n_items, const int64_t *cost, const uint8_t *done, i
     s->shards[n_ranks].items = s->sorted + room;
     for (int64_t i = 0; i < n_items; i++) {
         if (done && done[i]) continue;
-        int64_t c = s->cost[i] = cost[i] ? cost[i] : 1; /* so that a shard with items has work */
+        int64_t c = cost[i] ? cost[i] : 1; /* so that a shard with items has work */
         if (c < 0 || c > ((int64_t)1 << 62) - total) {
             status = pva_fail(err, PVA_INPUT, "schedule: item %lld costs %lld; expected costs >= 0 with a sum below 2^62",
                               (long long)i, (long long)cost[i]);
             goto done;
         }
         total += c;
-        items[s->left++] = (struct item){i, c};
+        items[s->left++] = (struct item){i, c, group ? group[i] : i, c};
     }
-    qsort(items, (size_t)s->left, sizeof *items, longer_first);
-    status = deal(s, items, err);
+    sort(items, s->left);
+    for (int64_t i = 0; i < s->left; i++) s->all[items[i].index] = items[i];
+    status = deal(s, items, total, err);
 done:
     free(items);
     if (status) schedule_free(&s);
@@ -124,7 +149,7 @@ void schedule_free(struct schedule **s) {
     if (*s) {
         free((*s)->sorted);
         free((*s)->shards);
-        free((*s)->cost);
+        free((*s)->all);
         free(*s);
     }
     *s = NULL;
@@ -160,7 +185,7 @@ void schedule_put_back(struct schedule *s, int64_t n, const int64_t *items) {
     back->end -= back->next;
     back->next = 0;
     for (int64_t i = 0; i < n; i++) {
-        struct item it = {items[i], s->cost[items[i]]};
+        struct item it = s->all[items[i]];
         int64_t at = back->end++;
         for (; at > 0 && longer_first(&it, &back->items[at - 1]) < 0; at--) back->items[at] = back->items[at - 1];
         back->items[at] = it;

@@ -5,6 +5,9 @@
  * work left: the slowest rank's. Costs are expectations and decide only the order; results never depend on who computes an item,
  * or when.
  *
+ * Items with work in common (the completions of one prompt) form a group: they are neighbours in one shard, or in a few where the group is more than an
+ * eighth of a shard, so that a rank meets them at the same time.
+ *
  * A rank asks for items that it can start now and for some ahead, to have at hand when a sequence ends. What waits at one rank
  * cannot be started by another, and may wait behind the longest completion of all. So items ahead come from the rank's own shard
  * only, and when items are scarce (fewer than ranks) none is given ahead and those at hand are put back: the last ones go one by
@@ -19,10 +22,10 @@
 
 struct schedule;
 
-/* cost [n_items] >= 0, any unit: what an item is expected to take. done [n_items]: nonzero marks are left out; NULL: none is
- * done. Both are read here only. *out: schedule_free. Fails with PVA_INPUT (a negative cost, a sum above 2^62) or PVA_IO
+/* cost [n_items] >= 0, any unit: what an item is expected to take. group [n_items]: any numbers; NULL: each item for itself. done
+ * [n_items]: nonzero marks are left out; NULL: none is done. All are read here only. *out: schedule_free. Fails with PVA_INPUT (a negative cost, a sum above 2^62) or PVA_IO
  * (memory). */
-int schedule_create(int64_t n_items, const int64_t *cost, const uint8_t *done, int n_ranks, struct schedule **out,
+int schedule_create(int64_t n_items, const int64_t *cost, const int64_t *group, const uint8_t *done, int n_ranks, struct schedule **out,
                     struct pva_error *err);
 void schedule_free(struct schedule **s);
 

@@ -37,6 +37,7 @@ struct sequence {
 
 struct intervention {
     struct pva_intervention what; /* its directions pointer is not kept */
+    int first_layer;              /* whose input it changes */
     unsigned char *layers;
     struct pva_buffer *directions, *which, *coefficients;
     int32_t *which_host;
@@ -58,6 +59,12 @@ struct captured {
     int on_its_way;            /* the readback has begun */
 };
 
+/* A piece of a prompt that goes into this pass. */
+struct piece {
+    struct sequence *sequence;
+    int64_t from, to;
+};
+
 struct pva_generator {
     struct pva_session *session;
     struct pva_generator_settings settings;
@@ -68,8 +75,10 @@ struct pva_generator {
     int64_t n_queued, n_running;
 
     struct row *rows; /* [max_rows], of this pass */
-    int32_t *tokens, *slots;
     int64_t n_rows;
+    struct piece *pieces; /* [n_slots] */
+    uint64_t *changes;    /* [max_positions], of one sequence */
+    int *splits, n_splits;
 
     int32_t *logit_rows, *sampled; /* [n_slots] */
     float *temperatures;
@@ -97,6 +106,9 @@ static int out_of_memory(struct pva_error *err) { return pva_fail(err, PVA_IO, "
 
 /* ---- open and close ---- */
 
+/* The first layer whose keys and values an intervention changes; n_layers: none. A change within a layer counts for the whole of it. */
+static int first_changed(const struct pva_intervention *v) { return v->layer + (v->point == PVA_RESID_POST); }
+
 static int open_intervention(struct pva_generator *g, const struct pva_model *m, const struct pva_intervention *from, struct intervention *to,
                              struct pva_error *err) {
     const struct pva_backend_ops *op = pva_model_ops(m);
@@ -104,7 +116,8 @@ static int open_intervention(struct pva_generator *g, const struct pva_model *m,
     int n_layers = pva_model_get_config(m)->n_layers;
     if (from->layer < 0 || from->layer >= n_layers)
         return pva_fail(err, PVA_USAGE, "intervention at layer %d: the model has layers 0 to %d", from->layer, n_layers - 1);
-    PVA_ASSERT(from->action != PVA_HOOK_CAPTURE && from->n_directions > 0 && from->positions != PVA_POSITIONS_LAST_GENERATED);
+    PVA_ASSERT(from->action != PVA_HOOK_CAPTURE && from->positions != PVA_POSITIONS_LAST_GENERATED);
+    PVA_ASSERT(from->n_directions > 0 && from->n_directions < 1 << 20); /* change_at */
     size_t bytes = (size_t)(from->n_directions * g->d_model) * sizeof(float);
     to->what = *from;
     to->what.directions = NULL;
@@ -113,10 +126,31 @@ static int open_intervention(struct pva_generator *g, const struct pva_model *m,
     to->coefficients_host = calloc((size_t)g->max_rows, sizeof *to->coefficients_host);
     if (!to->layers || !to->which_host || !to->coefficients_host) return out_of_memory(err);
     to->layers[from->layer] = 1;
+    to->first_layer = first_changed(from);
     if (op->alloc(be, bytes, &to->directions, err) || op->alloc(be, (size_t)g->max_rows * 4, &to->which, err) ||
         op->alloc(be, (size_t)g->max_rows * 4, &to->coefficients, err))
         return err->code;
     return op->upload(be, (struct pva_tensor){to->directions, 0, PVA_F32, from->n_directions, g->d_model}, from->directions, err);
+}
+
+static int rising(const void *a, const void *b) { return *(const int *)a - *(const int *)b; }
+
+/* Where a prompt is changed as a whole, the layers below are all that sequences can have in common. */
+static int plan_splits(struct pva_generator *g, int n_layers, struct pva_error *err) {
+    g->splits = calloc((size_t)g->settings.n_interventions + 1, sizeof *g->splits);
+    if (!g->splits) return out_of_memory(err);
+    int n = 0;
+    for (int i = 0; i < g->settings.n_interventions && !g->settings.unshared; i++) {
+        const struct pva_intervention *v = &g->settings.interventions[i];
+        int layer = first_changed(v);
+        if (v->positions == PVA_POSITIONS_ALL && layer > 0 && layer < n_layers) g->splits[n++] = layer;
+    }
+    qsort(g->splits, (size_t)n, sizeof *g->splits, rising);
+    for (int i = 0; i < n; i++)
+        if (!i || g->splits[i] != g->splits[i - 1]) g->splits[g->n_splits++] = g->splits[i];
+    g->settings.session.splits = g->splits;
+    g->settings.session.n_splits = g->n_splits;
+    return PVA_OK;
 }
 
 static int open_capture(struct pva_generator *g, const struct pva_model *m, struct pva_error *err) {
@@ -159,20 +193,20 @@ int pva_generator_open(const struct pva_model *m, const struct pva_generator_set
     }
     g->running = calloc(slots, sizeof *g->running);
     g->rows = calloc(rows, sizeof *g->rows);
-    g->tokens = calloc(rows, sizeof *g->tokens);
-    g->slots = calloc(rows, sizeof *g->slots);
+    g->pieces = calloc(slots, sizeof *g->pieces);
+    g->changes = calloc((size_t)settings->session.max_positions, sizeof *g->changes);
     g->logit_rows = calloc(slots, sizeof *g->logit_rows);
     g->sampled = calloc(slots, sizeof *g->sampled);
     g->temperatures = calloc(slots, sizeof *g->temperatures);
     g->draws = calloc(slots, sizeof *g->draws);
     g->interventions = calloc((size_t)settings->n_interventions + 1, sizeof *g->interventions);
     g->hooks = calloc((size_t)settings->n_interventions + 1, sizeof *g->hooks);
-    if (!g->running || !g->rows || !g->tokens || !g->slots || !g->logit_rows || !g->sampled || !g->temperatures || !g->draws || !g->interventions ||
+    if (!g->running || !g->rows || !g->pieces || !g->changes || !g->logit_rows || !g->sampled || !g->temperatures || !g->draws || !g->interventions ||
         !g->hooks) {
         out_of_memory(err);
         goto fail;
     }
-    if (pva_session_open(m, &settings->session, &g->session, err)) goto fail;
+    if (plan_splits(g, pva_model_get_config(m)->n_layers, err) || pva_session_open(m, &g->settings.session, &g->session, err)) goto fail;
     for (int i = 0; i < settings->n_interventions; i++)
         if (open_intervention(g, m, &settings->interventions[i], &g->interventions[i], err)) goto fail;
     if (open_capture(g, m, err)) goto fail;
@@ -221,8 +255,9 @@ void pva_generator_close(struct pva_generator **generator) {
     pva_session_close(&g->session);
     free(g->running);
     free(g->rows);
-    free(g->tokens);
-    free(g->slots);
+    free(g->pieces);
+    free(g->changes);
+    free(g->splits);
     free(g->logit_rows);
     free(g->sampled);
     free(g->temperatures);
@@ -236,6 +271,44 @@ void pva_generator_close(struct pva_generator **generator) {
     *generator = NULL;
 }
 
+static int position_matches(enum pva_positions positions, int64_t position, int64_t n_prompt) {
+    switch (positions) {
+    case PVA_POSITIONS_ALL: return 1;
+    case PVA_POSITIONS_LAST: return position >= n_prompt - 1;
+    case PVA_POSITIONS_GENERATED: return position >= n_prompt;
+    case PVA_POSITIONS_LAST_PROMPT: return position == n_prompt - 1;
+    case PVA_POSITIONS_LAST_GENERATED: return position >= n_prompt - 1; /* the latest one wins */
+    }
+    return 0;
+}
+
+/* ---- what sequences have in common ---- */
+
+/* What acts on a row besides its token, as a number: the same for two requests only if it is the same. A coefficient of 0 is no exception:
+ * a placebo goes its whole way. */
+static uint64_t change_at(const struct pva_generator *g, const struct pva_request *q, int64_t position) {
+    if (q->intervention < 0 || !position_matches(g->interventions[q->intervention].what.positions, position, q->n_prompt)) return 0;
+    uint32_t coefficient;
+    memcpy(&coefficient, &q->coefficient, sizeof coefficient);
+    return (uint64_t)(q->intervention + 1) << 52 | (uint64_t)q->direction << 32 | coefficient;
+}
+
+static int changed_layer(const struct pva_generator *g, const struct pva_request *q) {
+    return q->intervention < 0 ? 0 : g->interventions[q->intervention].first_layer;
+}
+
+static int capture_due(const struct pva_generator *g, const struct sequence *q, int64_t position) {
+    return g->n_marked && position >= q->captured_until && position_matches(g->settings.capture.positions, position, q->request.n_prompt);
+}
+
+/* Goes on with what others have computed. Not the last position, whose logits are wanted, and none that is to be captured. */
+static void share(struct pva_generator *g, struct sequence *q) {
+    int64_t n = 0;
+    if (g->settings.unshared) return;
+    for (; n < q->n_tokens - 1 && (n < q->n_computed || !capture_due(g, q, n)); n++) g->changes[n] = change_at(g, &q->request, n);
+    q->n_computed = pva_session_share(g->session, q->slot, q->tokens, g->changes, changed_layer(g, &q->request), n);
+}
+
 /* ---- queue ---- */
 
 int pva_generator_submit(struct pva_generator *g, const struct pva_request *r, struct pva_error *err) {
@@ -246,7 +319,7 @@ int pva_generator_submit(struct pva_generator *g, const struct pva_request *r, s
                         (long long)(s->kv_positions > 0 && s->kv_positions < s->max_positions ? s->kv_positions : s->max_positions));
     if (r->n_prompt >= r->max_tokens)
         return pva_fail(err, PVA_INPUT, "the prompt has %lld tokens, the whole sequence may have %lld", (long long)r->n_prompt, (long long)r->max_tokens);
-    PVA_ASSERT(r->intervention < g->settings.n_interventions);
+    PVA_ASSERT(r->intervention < g->settings.n_interventions && r->intervention < 4095); /* change_at */
     if (r->intervention >= 0) PVA_ASSERT(r->direction >= 0 && r->direction < g->interventions[r->intervention].what.n_directions);
     struct sequence *q = calloc(1, sizeof *q);
     int32_t *prompt = malloc((size_t)r->n_prompt * sizeof *prompt), *tokens = malloc((size_t)r->max_tokens * sizeof *tokens);
@@ -286,19 +359,26 @@ static void queue_push_front(struct pva_generator *g, struct sequence *q) {
     g->n_queued++;
 }
 
+static void count_shared(struct pva_generator *g, int64_t from, int64_t to) {
+    g->stats.shared_tokens += to - from;
+    g->stats.shared_visits += (to - from) * pva_model_get_config(pva_session_model(g->session))->n_layers;
+}
+
 /* A waiting sequence starts when a slot is free and the pages for all tokens it has so far, and one more, are. */
 static void admit(struct pva_generator *g) {
     while (g->queue_first && g->n_running < g->settings.session.n_slots) {
         struct sequence *q = g->queue_first;
-        int slot = pva_session_claim(g->session);
-        PVA_ASSERT(slot >= 0);
-        if (!pva_session_reserve(g->session, slot, q->n_tokens)) {
-            pva_session_release(g->session, slot);
+        q->slot = pva_session_claim(g->session);
+        q->n_computed = 0;
+        PVA_ASSERT(q->slot >= 0);
+        share(g, q);
+        if (!pva_session_reserve(g->session, q->slot, q->n_tokens)) {
+            pva_session_release(g->session, q->slot);
+            q->slot = -1;
             return;
         }
+        count_shared(g, 0, q->n_computed);
         queue_pop(g);
-        q->slot = slot;
-        q->n_computed = 0;
         if (q->admitted == 0) q->admitted = now();
         g->running[g->n_running++] = q;
     }
@@ -361,39 +441,43 @@ void pva_generator_cancel_all(struct pva_generator *g) {
 
 /* ---- one pass ---- */
 
-static void add_rows(struct pva_generator *g, struct sequence *q, int64_t count) {
-    for (int64_t i = 0; i < count; i++) {
-        int64_t position = q->n_computed + i;
-        g->rows[g->n_rows] = (struct row){q, position};
-        g->tokens[g->n_rows] = q->tokens[position];
-        g->slots[g->n_rows++] = q->slot;
-    }
+static void add_row(struct pva_generator *g, struct sequence *q, int64_t position) {
+    const struct pva_request *r = &q->request;
+    g->rows[g->n_rows++] = (struct row){q, position};
+    g->stats.shared_visits += pva_session_enters(g->session, q->slot, position);
+    pva_session_add(g->session, q->slot, position, q->tokens[position], change_at(g, r, position), changed_layer(g, r));
 }
 
-/* Decoding sequences first, one row each; then prompts, oldest first, in what room is left. */
+/* Those of the piece's rows that are first computed in this layer. */
+static void add_entering(struct pva_generator *g, const struct piece *p, int layer) {
+    for (int64_t position = p->from; position < p->to; position++)
+        if (pva_session_enters(g->session, p->sequence->slot, position) == layer) add_row(g, p->sequence, position);
+}
+
+/* Decoding sequences first, one row each; then prompts, oldest first, in what room is left. A prompt that begins like an older one meets that one's rows
+ * in the pass: it can share them from this pass on. */
 static void plan_rows(struct pva_generator *g) {
+    int64_t n_pieces = 0;
     g->n_rows = 0;
     for (int64_t i = 0; i < g->n_running; i++) {
         struct sequence *q = g->running[i];
         while (q->slot >= 0 && !pva_session_reserve(g->session, q->slot, q->n_tokens)) evict_last(g);
-        if (q->slot >= 0 && q->n_tokens - q->n_computed == 1) add_rows(g, q, 1);
+        if (q->slot >= 0 && q->n_tokens - q->n_computed == 1) add_row(g, q, q->n_computed);
     }
-    for (int64_t i = 0; i < g->n_running; i++) {
+    int64_t room = g->max_rows - g->n_rows;
+    for (int64_t i = 0; i < g->n_running && room > 0; i++) {
         struct sequence *q = g->running[i];
-        int64_t left = q->n_tokens - q->n_computed, room = g->max_rows - g->n_rows;
-        if (left > 1 && room > 0) add_rows(g, q, left < room ? left : room);
+        if (q->n_tokens - q->n_computed <= 1) continue;
+        int64_t before = q->n_computed, left;
+        share(g, q);
+        count_shared(g, before, q->n_computed);
+        left = q->n_tokens - q->n_computed;
+        g->pieces[n_pieces] = (struct piece){q, q->n_computed, q->n_computed + (left < room ? left : room)};
+        room -= g->pieces[n_pieces].to - g->pieces[n_pieces].from;
+        add_entering(g, &g->pieces[n_pieces++], 0);
     }
-}
-
-static int position_matches(enum pva_positions positions, int64_t position, int64_t n_prompt) {
-    switch (positions) {
-    case PVA_POSITIONS_ALL: return 1;
-    case PVA_POSITIONS_LAST: return position >= n_prompt - 1;
-    case PVA_POSITIONS_GENERATED: return position >= n_prompt;
-    case PVA_POSITIONS_LAST_PROMPT: return position == n_prompt - 1;
-    case PVA_POSITIONS_LAST_GENERATED: return position >= n_prompt - 1; /* the latest one wins */
-    }
-    return 0;
+    for (int k = 0; k < g->n_splits; k++)
+        for (int64_t i = 0; i < n_pieces; i++) add_entering(g, &g->pieces[i], g->splits[k]);
 }
 
 static int plan_interventions(struct pva_generator *g, int *n_hooks, struct pva_error *err) {
@@ -432,8 +516,7 @@ static int plan_capture(struct pva_generator *g, int *n_hooks, struct pva_error 
     k->n = 0;
     if (!g->n_marked) return PVA_OK;
     for (int64_t r = 0; r < g->n_rows; r++) {
-        const struct sequence *q = g->rows[r].sequence;
-        if (g->rows[r].position < q->captured_until || !position_matches(c->positions, g->rows[r].position, q->request.n_prompt)) continue;
+        if (!capture_due(g, g->rows[r].sequence, g->rows[r].position)) continue;
         PVA_ASSERT(k->n < g->capture_rows);
         g->capture_index_host[k->n] = (int32_t)r;
         k->rows[k->n++] = g->rows[r];
@@ -520,13 +603,13 @@ int pva_generator_step(struct pva_generator *g, int *busy, struct pva_error *err
     int n_hooks = 0;
     admit(g);
     plan_rows(g);
-    if (plan_interventions(g, &n_hooks, err) || plan_capture(g, &n_hooks, err) ||
-        pva_session_append(g->session, g->n_rows, g->tokens, g->slots, g->hooks, n_hooks, err))
+    if (plan_interventions(g, &n_hooks, err) || plan_capture(g, &n_hooks, err) || pva_session_run(g->session, g->hooks, n_hooks, err))
         return err->code;
     int64_t prompt_rows = 0;
     for (int64_t r = 0; r < g->n_rows; r++) {
-        g->rows[r].sequence->n_computed = g->rows[r].position + 1;
-        prompt_rows += g->rows[r].position < g->rows[r].sequence->request.n_prompt;
+        struct sequence *q = g->rows[r].sequence;
+        if (q->n_computed <= g->rows[r].position) q->n_computed = g->rows[r].position + 1;
+        prompt_rows += g->rows[r].position < q->request.n_prompt;
     }
     if (read_captures(g, err) || sample_rows(g, err)) return err->code;
     if (g->n_rows) {

@@ -13,17 +13,18 @@ static struct pva_tensor rows_of(struct pva_tensor t, int64_t n) {
     return t;
 }
 
-/* The n_marked-th block of m rows of a capture. */
-static struct pva_tensor block_of(struct pva_tensor t, int64_t block, int64_t m) {
-    t.offset += (size_t)(block * m * t.cols) * pva_dtype_size(t.dtype);
-    t.rows = m;
+static struct pva_tensor window(struct pva_tensor t, int64_t first, int64_t n) {
+    PVA_ASSERT(first >= 0 && first + n <= t.rows);
+    t.offset += (size_t)(first * t.cols) * pva_dtype_size(t.dtype);
+    t.rows = n;
     return t;
 }
 
-static int at_point(const struct pva_model *m, struct pva_workspace *ws, enum pva_point point, int layer, int64_t n, struct pva_hook *hooks,
+/* n rows are here, of which the first `computed` have passed the layer. */
+static int at_point(const struct pva_model *m, struct pva_workspace *ws, enum pva_point point, int layer, int64_t computed, int64_t n, struct pva_hook *hooks,
                     int n_hooks, struct pva_error *err) {
     struct pva_tensor stream = rows_of(ws->resid, n);
-    ws->visits[point] += n;
+    ws->visits[point] += computed;
     for (int i = 0; i < n_hooks; i++) {
         struct pva_hook *h = &hooks[i];
         if (h->point != point || !h->layers[layer]) continue;
@@ -31,7 +32,7 @@ static int at_point(const struct pva_model *m, struct pva_workspace *ws, enum pv
         case PVA_HOOK_CAPTURE: {
             int64_t block = 0, count = h->rows.rows;
             for (int l = 0; l < layer; l++) block += h->layers[l];
-            if (count) TRY(m->ops->gather_rows(m->be, stream, h->rows, block_of(h->captured, block, count), err));
+            if (count) TRY(m->ops->gather_rows(m->be, stream, h->rows, window(h->captured, block * count, count), err));
             h->calls += count;
             break;
         }
@@ -55,26 +56,40 @@ static int changed_at(enum pva_point point, int layer, const struct pva_hook *ho
     return 0;
 }
 
-/* The end of a sublayer and the start of the next: resid += norm(branch), the hooks there, normed = norm(resid) by `next` (NULL: nothing follows).
- * The norms are one operation where no hook changes the stream between them. */
+/* Between two stages: the stream is kept, then rows enter. n rows have come so far. */
+static int cross(const struct pva_model *m, struct pva_workspace *ws, const struct pva_stage *stage, int64_t n, struct pva_error *err) {
+    for (int64_t i = 0; i < stage->n_keep; i++) {
+        const struct pva_kept_rows *k = &stage->keep[i];
+        TRY(m->ops->gather_rows(m->be, ws->resid, window(ws->numbers, k->row, k->n), window(stage->stream, k->to, k->n), err));
+    }
+    if (stage->n_rows == n) return PVA_OK;
+    return m->ops->gather_rows(m->be, stage->stream, stage->enter, window(ws->resid, n, stage->n_rows - n), err);
+}
+
+/* The end of a sublayer and the start of the next: resid += norm(branch), the rows of `entering` (NULL: none come here) join the n that came before, the hooks,
+ * normed = norm(resid) by `next` (NULL: nothing follows). The norms are one operation where nothing changes the stream between them. */
 static int join(const struct pva_model *m, struct pva_workspace *ws, enum pva_point point, int layer, struct pva_tensor weight, const struct pva_tensor *next,
-                int64_t n, struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
+                const struct pva_stage *entering, int64_t n, struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
     const struct pva_backend_ops *op = m->ops;
     const float eps = (float)m->config.rms_eps;
-    struct pva_tensor resid = rows_of(ws->resid, n), branch = rows_of(ws->branch, n), normed = rows_of(ws->normed, n);
+    const int64_t all = entering ? entering->n_rows : n;
+    struct pva_tensor resid = rows_of(ws->resid, n), branch = rows_of(ws->branch, n);
     int pre = point == PVA_RESID_POST && next; /* the next layer's resid_pre is this stream */
-    int apart = !next || changed_at(point, layer, hooks, n_hooks) || (pre && changed_at(PVA_RESID_PRE, layer + 1, hooks, n_hooks));
-    if (apart) TRY(op->rmsnorm_add(m->be, branch, weight, eps, resid, err));
-    else TRY(op->rmsnorm_add_rmsnorm(m->be, branch, weight, *next, eps, resid, normed, err));
-    TRY(at_point(m, ws, point, layer, n, hooks, n_hooks, err));
-    if (pre) TRY(at_point(m, ws, PVA_RESID_PRE, layer + 1, n, hooks, n_hooks, err));
-    if (apart && next) TRY(op->rmsnorm(m->be, resid, *next, eps, normed, err));
+    int apart = !next || entering || changed_at(point, layer, hooks, n_hooks) || (pre && changed_at(PVA_RESID_PRE, layer + 1, hooks, n_hooks));
+    if (n && apart) TRY(op->rmsnorm_add(m->be, branch, weight, eps, resid, err));
+    if (n && !apart) TRY(op->rmsnorm_add_rmsnorm(m->be, branch, weight, *next, eps, resid, rows_of(ws->normed, n), err));
+    if (entering) TRY(cross(m, ws, entering, n, err));
+    if (!all) return PVA_OK;
+    TRY(at_point(m, ws, point, layer, n, all, hooks, n_hooks, err));
+    if (pre) TRY(at_point(m, ws, PVA_RESID_PRE, layer + 1, all, all, hooks, n_hooks, err));
+    if (apart && next) TRY(op->rmsnorm(m->be, rows_of(ws->resid, all), *next, eps, rows_of(ws->normed, all), err));
     return PVA_OK;
 }
 
-/* Begins with resid_pre's norm in ws->normed, and ends with that of the next layer unless this is the last. */
-static int block(const struct pva_model *m, struct pva_workspace *ws, const struct pva_kv_cache *kv, int layer, int last, int64_t n,
-                 struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
+/* A layer up to what its MLP adds, which is left in ws->branch. Begins with the norm of its input in ws->normed. */
+static int block(const struct pva_model *m, struct pva_workspace *ws, const struct pva_stage *stage, int layer, int64_t n, struct pva_hook *hooks,
+                 int n_hooks, struct pva_error *err) {
+    const struct pva_kv_cache *kv = &stage->kv;
     const struct pva_backend_ops *op = m->ops;
     struct pva_backend *be = m->be;
     const struct layer_weights *w = &m->layers[layer];
@@ -93,32 +108,39 @@ static int block(const struct pva_model *m, struct pva_workspace *ws, const stru
     };
 
     TRY(op->linears(be, normed, (struct pva_tensor[]){w->q, w->k, w->v}, (struct pva_tensor[]){q, k, v}, 3, err));
-    TRY(op->rope_store(be, q, k, v, slots, positions, (float)c->rope_theta, &shape, kv, layer, err));
-    TRY(op->attention(be, q, slots, positions, &shape, kv, layer, mixed, err));
+    TRY(op->rope_store(be, q, k, v, slots, positions, (float)c->rope_theta, &shape, kv, layer - stage->first_layer, err));
+    TRY(op->attention(be, q, slots, positions, &shape, kv, layer - stage->first_layer, mixed, err));
     TRY(op->linear(be, mixed, w->o, branch, err));
-    TRY(join(m, ws, PVA_RESID_MID, layer, w->post_attention_norm, &w->pre_feedforward_norm, n, hooks, n_hooks, err));
+    TRY(join(m, ws, PVA_RESID_MID, layer, w->post_attention_norm, &w->pre_feedforward_norm, NULL, n, hooks, n_hooks, err));
 
     TRY(op->linears(be, normed, (struct pva_tensor[]){w->gate, w->up}, (struct pva_tensor[]){gate, up}, 2, err));
     TRY(op->geglu(be, gate, up, hidden, err));
-    TRY(op->linear(be, hidden, w->down, branch, err));
-    return join(m, ws, PVA_RESID_POST, layer, w->post_feedforward_norm, last ? NULL : &m->layers[layer + 1].input_norm, n, hooks, n_hooks, err);
+    return op->linear(be, hidden, w->down, branch, err);
 }
 
-int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const struct pva_kv_cache *kv, int64_t n_rows, const int32_t *tokens,
-                      const int32_t *slots, const int32_t *positions, struct pva_hook *hooks, int n_hooks, int stop_layer,
-                      struct pva_error *err) {
-    PVA_ASSERT(ws->model == m && n_rows <= ws->max_rows && stop_layer <= m->config.n_layers);
+int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const struct pva_stage *stages, int n_stages, const int32_t *tokens,
+                      const int32_t *slots, const int32_t *positions, struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
     const struct pva_backend_ops *op = m->ops;
-    if (n_rows == 0) return PVA_OK;
-    TRY(op->upload(m->be, rows_of(ws->tokens, n_rows), tokens, err));
-    TRY(op->upload(m->be, rows_of(ws->slots, n_rows), slots, err));
-    TRY(op->upload(m->be, rows_of(ws->positions, n_rows), positions, err));
-    TRY(op->embed(m->be, rows_of(ws->tokens, n_rows), m->embedding, m->embedding_scale, m->operand == PVA_BF16, rows_of(ws->resid, n_rows), err));
-    if (stop_layer == 0) return PVA_OK;
-    TRY(at_point(m, ws, PVA_RESID_PRE, 0, n_rows, hooks, n_hooks, err));
-    TRY(op->rmsnorm(m->be, rows_of(ws->resid, n_rows), m->layers[0].input_norm, (float)m->config.rms_eps, rows_of(ws->normed, n_rows), err));
-    for (int layer = 0; layer < stop_layer; layer++)
-        if (block(m, ws, kv, layer, layer + 1 == stop_layer, n_rows, hooks, n_hooks, err)) return pva_error_prefix(err, "layer %d", layer);
+    const struct pva_stage *stage = stages, *end = stages + n_stages;
+    int64_t n = stage->n_rows, all = end[-1].n_rows;
+    PVA_ASSERT(ws->model == m && all <= ws->max_rows && stage->first_layer == 0);
+    if (all == 0) return PVA_OK;
+    TRY(op->upload(m->be, rows_of(ws->tokens, all), tokens, err));
+    TRY(op->upload(m->be, rows_of(ws->slots, all), slots, err));
+    TRY(op->upload(m->be, rows_of(ws->positions, all), positions, err));
+    if (n) {
+        TRY(op->embed(m->be, rows_of(ws->tokens, n), m->embedding, m->embedding_scale, m->operand == PVA_BF16, rows_of(ws->resid, n), err));
+        TRY(at_point(m, ws, PVA_RESID_PRE, 0, n, n, hooks, n_hooks, err));
+        TRY(op->rmsnorm(m->be, rows_of(ws->resid, n), m->layers[0].input_norm, (float)m->config.rms_eps, rows_of(ws->normed, n), err));
+    }
+    for (int layer = 0; layer < m->config.n_layers; layer++) {
+        const struct pva_tensor *next = layer + 1 < m->config.n_layers ? &m->layers[layer + 1].input_norm : NULL;
+        const struct pva_stage *entering = stage + 1 < end && stage[1].first_layer == layer + 1 ? stage + 1 : NULL;
+        if ((n && block(m, ws, stage, layer, n, hooks, n_hooks, err)) ||
+            join(m, ws, PVA_RESID_POST, layer, m->layers[layer].post_feedforward_norm, next, entering, n, hooks, n_hooks, err))
+            return pva_error_prefix(err, "layer %d", layer);
+        if (entering) stage = entering, n = stage->n_rows;
+    }
     return PVA_OK;
 }
 

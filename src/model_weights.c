@@ -125,7 +125,7 @@ struct part {
     int64_t rows, cols;
 };
 
-enum { N_PARTS = 20, ALIGN = 256 };
+enum { N_PARTS = 21, ALIGN = 256 };
 
 static void list_parts(struct pva_workspace *ws, const struct pva_model_config *c, enum pva_dtype operand, struct part *parts) {
     int64_t r = ws->max_rows, l = ws->max_logits, q = (int64_t)c->n_heads * c->d_head, kv = (int64_t)c->n_kv_heads * c->d_head;
@@ -139,7 +139,8 @@ static void list_parts(struct pva_workspace *ws, const struct pva_model_config *
         {&ws->hidden, operand, r, c->d_ff},     {&ws->logit_rows, PVA_I32, l, 1},
         {&ws->head_in, PVA_F32, l, c->d_model}, {&ws->head_normed, operand, l, c->d_model},
         {&ws->logits, PVA_F32, l, c->n_vocab},  {&ws->temperatures, PVA_F32, l, 1},
-        {&ws->draws, PVA_F64, l, 1},           {&ws->sampled, PVA_I32, l, 1},
+        {&ws->draws, PVA_F64, l, 1},            {&ws->sampled, PVA_I32, l, 1},
+        {&ws->numbers, PVA_I32, r, 1},
     };
     memcpy(parts, all, sizeof all);
 }

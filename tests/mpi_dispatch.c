@@ -62,7 +62,7 @@ static struct result run(const struct plan *plan) {
     int left[64] = {0}; /* steps each slot still has to do */
     int running = 0, acted = 0;
     for (int64_t i = 0; i < plan->n; i++) cost[i] = plan->steal_only ? (i == 0 ? 1000000 : 0) : (int64_t)(i * 7919 % 1000);
-    if (par.rank == 0) CHECK_OK(schedule_create(plan->n, cost, plan->done, par.size, &s, &err), err);
+    if (par.rank == 0) CHECK_OK(schedule_create(plan->n, cost, NULL, plan->done, par.size, &s, &err), err);
     stop_flag = 0;
     struct dispatch *d = dispatch_open(&par, s, plan->ahead, stop_asked);
     while (!dispatch_finished(d) || running) {
@@ -225,7 +225,7 @@ static void asleep(void) {
             struct pva_error err = {0};
             struct schedule *s = NULL;
             int64_t cost = 1, item, n = 0;
-            if (par.rank == 0) CHECK_OK(schedule_create(1, &cost, NULL, par.size, &s, &err), err);
+            if (par.rank == 0) CHECK_OK(schedule_create(1, &cost, NULL, NULL, par.size, &s, &err), err);
             double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
             struct dispatch *d = dispatch_open(&par, s, 1, NULL);
             if (late && par.rank == slow_rank) pause_us(400000);
@@ -254,7 +254,7 @@ static void in_portions(void) {
         for (int64_t n_free = 1; n_free <= 2000; n_free += 1999) {
             struct schedule *s = NULL;
             int mine[900] = {0}, all[900];
-            if (par.rank == 0) CHECK_OK(schedule_create(900, cost, NULL, par.size, &s, &err), err);
+            if (par.rank == 0) CHECK_OK(schedule_create(900, cost, NULL, NULL, par.size, &s, &err), err);
             struct dispatch *d = dispatch_open(&par, s, ahead, NULL);
             CHECK_INT(dispatch_next(d, 0, items), 0);
             CHECK_INT(dispatch_next(d, -3, items), 0);

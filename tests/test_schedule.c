@@ -35,7 +35,7 @@ static void drain(int64_t n, int ranks, enum costs kind, int done_percent) {
         int64_t c = cost[i] ? cost[i] : 1;
         left++, total += c, longest = c > longest ? c : longest;
     }
-    CHECK_OK(schedule_create(n, cost, done_percent ? done : NULL, ranks, &s, &err), err);
+    CHECK_OK(schedule_create(n, cost, NULL, done_percent ? done : NULL, ranks, &s, &err), err);
     CHECK_INT(schedule_left(s), left);
 
     /* Balanced: the fullest shard is within one item of the mean (what dealing to the least loaded guarantees). */
@@ -96,7 +96,7 @@ static void by_hand(void) {
     struct pva_error err = {0};
     struct schedule *s;
     int64_t items[9];
-    CHECK_OK(schedule_create(9, cost, NULL, 3, &s, &err), err);
+    CHECK_OK(schedule_create(9, cost, NULL, NULL, 3, &s, &err), err);
     /* Dealt: 9|8|7 -> 6 to the 7, 5 to the 8, 4 to the 9 (13 each) -> 3, 2, 1 to ranks 0, 1, 2. */
     CHECK_INT(schedule_shard_work(s, 0), 16);
     CHECK_INT(schedule_shard_work(s, 1), 15);
@@ -124,7 +124,7 @@ static void from_the_slowest(void) {
     struct pva_error err = {0};
     struct schedule *s;
     for (int i = 0; i < N; i++) cost[i] = 1 + (int64_t)draw(500);
-    CHECK_OK(schedule_create(N, cost, NULL, RANKS, &s, &err), err);
+    CHECK_OK(schedule_create(N, cost, NULL, NULL, RANKS, &s, &err), err);
     int steals = 0;
     while (schedule_left(s)) {
         int r = draw(3) ? (int)draw(4) : (int)draw(RANKS); /* ranks 0 to 3 are fast */
@@ -149,7 +149,7 @@ static void ahead(void) {
     int64_t cost[40] = {0}, items[99];
     struct pva_error err = {0};
     struct schedule *s;
-    CHECK_OK(schedule_create(40, cost, NULL, 4, &s, &err), err); /* rank r has r, r + 4, ... */
+    CHECK_OK(schedule_create(40, cost, NULL, NULL, 4, &s, &err), err); /* rank r has r, r + 4, ... */
     CHECK_INT(schedule_take(s, 0, 2, 5, items), 7);
     for (int i = 0; i < 7; i++) CHECK_INT(items[i], 4 * i);
     CHECK_INT(schedule_take(s, 0, 5, 5, items), 5); /* three of its own, two of others: none ahead */
@@ -175,7 +175,7 @@ static void put_back(void) {
     struct pva_error err = {0};
     struct schedule *s;
     for (int i = 0; i < N; i++) cost[i] = 1 + (int64_t)draw(50);
-    CHECK_OK(schedule_create(N, cost, NULL, 3, &s, &err), err);
+    CHECK_OK(schedule_create(N, cost, NULL, NULL, 3, &s, &err), err);
     CHECK_INT(schedule_take(s, 0, N, 0, hold), N);
     CHECK_INT(schedule_left(s), 0);
     schedule_put_back(s, 0, hold);
@@ -187,7 +187,7 @@ static void put_back(void) {
         CHECK(cost[items[i]] < cost[items[i - 1]] || (cost[items[i]] == cost[items[i - 1]] && items[i] > items[i - 1]));
     schedule_free(&s);
 
-    CHECK_OK(schedule_create(N, cost, NULL, 3, &s, &err), err);
+    CHECK_OK(schedule_create(N, cost, NULL, NULL, 3, &s, &err), err);
     for (int round = 0; schedule_left(s) > 0 && round < 100000; round++) {
         int64_t left = schedule_left(s), n = schedule_take(s, (int)draw(3), 1 + (int64_t)draw(6), (int64_t)draw(6), items);
         CHECK(n > 0);
@@ -209,19 +209,50 @@ static void put_back(void) {
     schedule_free(&s);
 }
 
+/* Groups stay together, in the order of their longest items, and are cut only where they are large for a shard. */
+static void groups(void) {
+    enum { GROUPS = 60, EACH = 20, N = GROUPS * EACH };
+    int64_t cost[N], group[N], items[N];
+    struct pva_error err = {0};
+    struct schedule *s;
+    for (int ranks = 1; ranks <= 64; ranks *= 4) {
+        int64_t total = 0;
+        for (int i = 0; i < N; i++) group[i] = i * 7 % GROUPS, cost[i] = 10 + group[i] * 13 % 40, total += cost[i]; /* of a group equal, as of a problem */
+        CHECK_OK(schedule_create(N, cost, group, NULL, ranks, &s, &err), err);
+        int64_t meetings = 0, most = 0; /* (group, shard) pairs */
+        for (int r = 0; r < ranks; r++) most = schedule_shard_work(s, r) > most ? schedule_shard_work(s, r) : most;
+        CHECK(most * ranks <= total + total / 8 + 50 * ranks);
+        for (int r = 0; r < ranks; r++) {
+            int64_t n = schedule_take(s, r, schedule_shard_left(s, r), 0, items), seen[GROUPS] = {0};
+            for (int64_t i = 0; i < n; i++) {
+                int64_t g = group[items[i]];
+                if (i && g == group[items[i - 1]]) continue;
+                CHECK_INT(seen[g]++, 0); /* not left and come back to */
+                CHECK(!i || cost[items[i]] <= cost[items[i - 1]]);
+                meetings++;
+            }
+        }
+        CHECK_INT(schedule_left(s), 0);
+        CHECK(ranks > 1 || meetings == GROUPS);
+        CHECK(ranks > 4 || meetings <= GROUPS + 4); /* 15 groups a rank: hardly one is more than an eighth */
+        CHECK(ranks > 16 || meetings <= N / 5); /* an eighth is five items or more */
+        schedule_free(&s);
+    }
+}
+
 static void mistakes(void) {
     struct pva_error err = {0};
     struct schedule *s = (struct schedule *)&err;
     int64_t negative[2] = {4, -1}, huge[2] = {INT64_MAX / 2, INT64_MAX / 2};
-    CHECK_INT(schedule_create(2, negative, NULL, 2, &s, &err), PVA_INPUT);
+    CHECK_INT(schedule_create(2, negative, NULL, NULL, 2, &s, &err), PVA_INPUT);
     CHECK(s == NULL);
     CHECK_HAS(err.msg, "item 1 costs -1");
     err.code = 0;
-    CHECK_INT(schedule_create(2, huge, NULL, 2, &s, &err), PVA_INPUT);
+    CHECK_INT(schedule_create(2, huge, NULL, NULL, 2, &s, &err), PVA_INPUT);
     CHECK_HAS(err.msg, "sum");
     err.code = 0;
     uint8_t done[2] = {0, 1};
-    CHECK_OK(schedule_create(2, negative, done, 2, &s, &err), err); /* the cost of what is done does not matter */
+    CHECK_OK(schedule_create(2, negative, NULL, done, 2, &s, &err), err); /* the cost of what is done does not matter */
     CHECK_INT(schedule_left(s), 1);
     schedule_free(&s);
     schedule_free(&s);
@@ -233,6 +264,7 @@ int main(void) {
     from_the_slowest();
     ahead();
     put_back();
+    groups();
     mistakes();
     return check_report("test_schedule");
 }

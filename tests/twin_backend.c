@@ -1,5 +1,5 @@
 /* The CUDA backend as a whole: memory, limits, transfers larger than the pinned ring, errors that a kernel met, and the same bits of a
- * model's logits alone, in pieces and in a ragged batch, with tensor cores and without. */
+ * model's logits alone, in pieces, in a ragged batch and on pages of others, with tensor cores and without. */
 #include "backend_cuda.h"
 #include "twin.h"
 
@@ -218,6 +218,42 @@ static void logits_of(const struct pva_model *m, const int32_t *tokens, int piec
     pva_session_close(&s);
 }
 
+/* Three sequences of the same tokens in one pass: one computes them, one takes over a page in all layers, and one in the first layer only and enters
+ * there. A change that is none gives the third pages of its own with the same bits. */
+static void check_shared(const struct pva_model *m) {
+    enum { N = 40, PAGE = 32, TAIL = N - PAGE, ROWS = 2 * N + TAIL };
+    static const int split = 1;
+    static const uint64_t changes[2][N] = {{0}, {[0 ... N - 1] = 7}};
+    struct pva_session_settings settings = {.n_slots = 6, .max_positions = 64, .max_rows = ROWS, .max_logits = ROWS, .splits = &split, .n_splits = 1};
+    struct pva_session *s = NULL;
+    size_t vocab = (size_t)pva_model_get_config(m)->n_vocab;
+    float *logits = twin_alloc(ROWS * vocab * 4);
+    int32_t ids[N], rows[ROWS];
+    for (int i = 0; i < N; i++) ids[i] = 3 + i * 37 % 200;
+    for (int i = 0; i < ROWS; i++) rows[i] = i;
+    CHECK_OK(pva_session_open(m, &settings, &s, &err), err);
+    CHECK_FATAL(s);
+    for (int slot = 0; slot < 3; slot++) {
+        CHECK_INT(pva_session_claim(s), slot);
+        CHECK_INT(pva_session_share(s, slot, ids, changes[slot == 2], split, N - 1), slot == 1 ? PAGE : 0);
+        CHECK(pva_session_reserve(s, slot, N));
+        for (int i = slot ? PAGE : 0; i < N; i++) pva_session_add(s, slot, i, ids[i], changes[slot == 2][i], split);
+    }
+    CHECK_INT(pva_session_enters(s, 2, 0), split);
+    for (int i = 0; i < PAGE; i++) pva_session_add(s, 2, i, ids[i], changes[1][i], split);
+    CHECK_OK(pva_session_run(s, NULL, 0, &err), err);
+    CHECK_INT(pva_session_visits(s, PVA_RESID_PRE), pva_model_get_config(m)->n_layers * ROWS - split * PAGE);
+    CHECK_OK(pva_session_logits(s, rows, ROWS, &err), err);
+    CHECK_OK(pva_session_read_logits(s, ROWS, logits, &err), err);
+    CHECK(fabsf(logits[5]) > 0);
+    CHECK_INT(twin_differ_bits(logits + N * vocab, logits + PAGE * vocab, TAIL * vocab), 0);
+    CHECK_INT(twin_differ_bits(logits + (N + TAIL) * vocab, logits + PAGE * vocab, TAIL * vocab), 0);
+    CHECK_INT(twin_differ_bits(logits + (N + 2 * TAIL) * vocab, logits, PAGE * vocab), 0);
+    CHECK(twin_differ_bits(logits + PAGE * vocab, logits, TAIL * vocab) > 0);
+    free(logits);
+    pva_session_close(&s);
+}
+
 static void check_invariance(const char *isa) {
     const char *source = getenv("PVA_TEST_SOURCE");
     char folder[4096];
@@ -241,6 +277,7 @@ static void check_invariance(const char *isa) {
     logits_of(m, tokens, LENGTH, 0, other);
     CHECK(twin_differ_bits(other, whole, all) > 0);
     free(whole), free(other);
+    check_shared(m);
     pva_model_close(&m);
     op->close(&be);
 }

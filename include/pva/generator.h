@@ -3,6 +3,10 @@
  * Each pass carries one token of every running sequence and, in the rows left over, pieces of the prompts of new ones (chunked
  * prefill). A finished sequence's slot is refilled at once. When the cache is full, the sequence admitted last is put back into the queue
  * and later computed again; because a row's result does not depend on its batch, nothing of this changes a completion.
+ *
+ * Prompts that begin alike are computed once (session.h): up to where an intervention first acts on a position and, where that is the whole prompt, in the
+ * layers below the intervention. Positions that are to be captured, and the last one of a prompt, are always computed. Requests with the same
+ * prompt are best submitted one after the other: what nobody uses any more gives way to what is needed.
  */
 #ifndef PVA_GENERATOR_H
 #define PVA_GENERATOR_H
@@ -84,6 +88,7 @@ struct pva_generator_settings {
     const struct pva_intervention *interventions;
     int n_interventions;
     struct pva_generator_events events;
+    int unshared; /* every sequence computes all of its own positions: slower, the same completions */
 };
 
 struct pva_generator;
@@ -102,7 +107,9 @@ int64_t pva_generator_queued(const struct pva_generator *g);  /* waiting for a s
 int64_t pva_generator_running(const struct pva_generator *g);
 
 struct pva_generator_stats {
-    int64_t passes, prompt_tokens, new_tokens, recomputed_tokens, evictions;
+    int64_t passes, prompt_tokens, new_tokens, recomputed_tokens, evictions; /* prompt_tokens: computed, at least in part */
+    int64_t shared_tokens; /* positions that a sequence took over from others in all layers */
+    int64_t shared_visits; /* (layer, position) pairs taken over; the session's visits are layers x positions less these */
     double prefill_seconds, decode_seconds; /* passes with and without prompt rows */
 };
 void pva_generator_get_stats(const struct pva_generator *g, struct pva_generator_stats *out);

@@ -44,6 +44,7 @@ struct pva_workspace {
     int64_t max_rows, max_logits;
     struct pva_buffer *memory;                 /* everything below lies in it */
     struct pva_tensor tokens, slots, positions; /* i32 [max_rows, 1] */
+    struct pva_tensor numbers;                 /* i32 [max_rows, 1]: 0, 1, ... */
     struct pva_tensor resid, branch;           /* f32 [max_rows, d_model] */
     struct pva_tensor normed;                  /* operand [max_rows, d_model] */
     struct pva_tensor q, k, v;                 /* f32 [max_rows, heads * d_head] */
@@ -51,18 +52,37 @@ struct pva_workspace {
     struct pva_tensor gate, up, hidden;        /* f32, f32, operand [max_rows, d_ff] */
     struct pva_tensor logit_rows, head_in, head_normed, logits; /* [max_logits, 1 | d_model | d_model | n_vocab] */
     struct pva_tensor temperatures, draws, sampled;             /* [max_logits, 1] f32, f64, i32 */
-    int64_t visits[PVA_N_POINTS];              /* (layer, row) pairs that passed each point */
+    int64_t visits[PVA_N_POINTS];              /* (layer, row) pairs computed, at each point */
 };
 
 int pva_workspace_create(const struct pva_model *m, int64_t max_rows, int64_t max_logits, struct pva_workspace **out, struct pva_error *err);
 void pva_workspace_free(struct pva_workspace **ws);
 size_t pva_workspace_bytes(const struct pva_model_config *c, enum pva_dtype operand, int64_t max_rows, int64_t max_logits);
 
-/* One pass over n_rows <= max_rows tokens, each with its own slot and position; the rows of one slot are in ascending order of
- * position, and everything before them is in the cache already. Keys and values go into the cache; ws->resid holds resid_post of
- * the last layer (or of stop_layer - 1: layers from stop_layer on are not run; pass n_layers for all). */
-int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const struct pva_kv_cache *kv, int64_t n_rows, const int32_t *tokens,
-                      const int32_t *slots, const int32_t *positions, struct pva_hook *hooks, int n_hooks, int stop_layer, struct pva_error *err);
+/* Rows row .. row + n - 1 of a pass, kept as rows to .. of a stage's stream. */
+struct pva_kept_rows {
+    int64_t row, to, n;
+};
+
+/* Consecutive layers with a key/value cache of their own, up to the next stage's. The residual stream before a later stage can be kept, and a row can enter
+ * there with a kept stream instead of being computed from its token: what other sequences have in common with it is then computed once. */
+struct pva_stage {
+    int first_layer;            /* 0 in the first stage */
+    int64_t n_rows;             /* of this pass, entered here or before: never fewer than in the stage before */
+    struct pva_kv_cache kv;     /* of its layers; all stages have the same slots and page size */
+    /* Not in the first stage. */
+    struct pva_tensor stream;   /* f32 [any, d_model], the stream between the layers, before hooks act there */
+    const struct pva_kept_rows *keep; /* taken first ... */
+    int64_t n_keep;
+    struct pva_tensor enter;    /* ... then i32 [n_rows here - n_rows before, 1]: the row of `stream` that each entering row begins with */
+};
+
+/* One pass over the last stage's n_rows <= max_rows tokens, each with its own slot and position; the rows that enter at a stage come after those that entered
+ * before. Everything before a row's position is in the caches of the layers that it passes already, or is a row of the same pass. Keys and values go into
+ * the caches; ws->resid holds resid_post of the last layer. A row that enters at layer L passes resid_post of layer L - 1 (hooks act on it there), but is
+ * not counted as a visit of it. */
+int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const struct pva_stage *stages, int n_stages, const int32_t *tokens,
+                      const int32_t *slots, const int32_t *positions, struct pva_hook *hooks, int n_hooks, struct pva_error *err);
 
 /* Soft-capped logits of n <= max_logits rows of the last pass, into the first n rows of ws->logits. */
 int pva_model_logits(const struct pva_model *m, struct pva_workspace *ws, const int32_t *rows, int64_t n, struct pva_error *err);

@@ -195,7 +195,7 @@ static double list_steps(const struct load *w, const struct setting *v, uint64_t
     struct schedule *s;
     struct pva_error err = {0};
     CHECK_FATAL(heap && of);
-    CHECK_OK(schedule_create(w->n, w->cost, NULL, 1, &s, &err), err); /* one shard: longest first */
+    CHECK_OK(schedule_create(w->n, w->cost, NULL, NULL, 1, &s, &err), err); /* one shard: longest first */
     for (int i = 0; i < n; i++) heap[i] = start_of(v, i % v->ranks, seed), of[i] = i % v->ranks;
     while (schedule_take(s, 0, 1, 0, &item)) {
         int first = 0;
@@ -215,7 +215,7 @@ static struct figures replay(const struct load *w, const struct setting *v, uint
     struct schedule *s;
     struct rank *ranks = calloc((size_t)v->ranks, sizeof *ranks);
     CHECK_FATAL(ranks && v->slots <= 64 && v->slots + v->ahead <= MOST_AHEAD);
-    CHECK_OK(schedule_create(w->n, w->cost, NULL, v->ranks, &s, &err), err);
+    CHECK_OK(schedule_create(w->n, w->cost, NULL, NULL, v->ranks, &s, &err), err);
     for (int r = 0; r < v->ranks; r++) {
         ranks[r].begin = start_of(v, r, seed);
         ranks[r].period = TICKS * (r == 1 && v->slow ? v->slow : 1);
