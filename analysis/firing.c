@@ -8,12 +8,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Latents with one observed statistic and one K. */
+/* Latents with one observed statistic and one K: a row of pva_maxt's groups. */
 struct group {
-    int64_t first, n; /* among the distinct patterns */
-    int64_t active;   /* K */
-    int64_t level;
+    int32_t first, n; /* among the distinct patterns */
+    int32_t active;   /* K */
+    int32_t level;
 };
+_Static_assert(sizeof(struct group) == PVA_MAXT_GROUP * sizeof(int32_t), "rows of a tensor");
+
+enum { SETS, GROUPS, SCORES, LABELS, COUNTS, N_BUFFERS };
+enum { PIECE = 8192 }; /* permutations that the device gets at once */
 
 struct pva_firing {
     unsigned char *labels; /* [n_items] 0 or 1 */
@@ -24,18 +28,17 @@ struct pva_firing {
     struct group *groups; /* [n_groups], level rising */
     double *scores;     /* [n_levels], rising */
     int32_t *level;     /* [n_patterns]; -1: no hypothesis */
+
+    const struct pva_backend_ops *ops;
+    struct pva_backend *be;
+    struct pva_buffer *buffers[N_BUFFERS];
+    struct pva_maxt maxt; /* distinct, groups and scores on the device */
 };
 
-enum { BLOCK = 4 * PVA_BITS_COLUMNS }; /* permutations at once: their labels fit into the first-level cache */
-
-static double score_of(enum pva_firing_statistic statistic, int64_t m, int64_t active, int64_t n) {
-    if (statistic == PVA_FIRING_SEPARATION) return (double)(m < 0 ? -m : m);
-    int64_t spread = active * (n - active);
-    return spread > 0 ? (double)(m * m) / (double)spread : 0;
-}
+enum { BLOCK = PVA_MAXT_BLOCK };
 
 double pva_firing_score(enum pva_firing_statistic statistic, int64_t active1, int64_t n1, int64_t active, int64_t n) {
-    return score_of(statistic, active1 * n - active * n1, active, n);
+    return pva_maxt_statistic(statistic == PVA_FIRING_STUDENTISED, active1 * n - active * n1, active, n);
 }
 
 struct entry {
@@ -96,7 +99,7 @@ static void make_groups(struct pva_firing *f, const uint64_t *patterns, const st
         const struct entry *e = &entries[i];
         int new_level = i == 0 || e->score != e[-1].score, new_group = new_level || e->active != e[-1].active;
         if (new_level) f->scores[f->n_levels++] = e->score;
-        if (new_group) f->groups[f->n_groups++] = (struct group){f->n_distinct, 0, e->active, f->n_levels - 1};
+        if (new_group) f->groups[f->n_groups++] = (struct group){(int32_t)f->n_distinct, 0, (int32_t)e->active, (int32_t)(f->n_levels - 1)};
         f->level[e->index] = (int32_t)(f->n_levels - 1);
         const uint64_t *pattern = patterns + e->index * f->n_words;
         fold(f, pattern, pva_bits_count(pattern, f->n_words), folded);
@@ -107,8 +110,29 @@ static void make_groups(struct pva_firing *f, const uint64_t *patterns, const st
     }
 }
 
+/* What does not change between permutations goes to the device once; a CPU reads it where it lies. */
+static int place(struct pva_firing *f, struct pva_error *err) {
+    const struct {
+        const void *host;
+        enum pva_dtype type;
+        int64_t rows, cols;
+        struct pva_tensor *out;
+    } t[] = {{f->distinct, PVA_U64, f->n_distinct, f->n_words, &f->maxt.sets},
+             {f->groups, PVA_I32, f->n_groups, PVA_MAXT_GROUP, &f->maxt.groups},
+             {f->scores, PVA_F64, f->n_levels, 1, &f->maxt.scores}};
+    for (int i = 0; i < 3; i++) {
+        if (f->ops->bind(f->be, t[i].host, (size_t)(t[i].rows * t[i].cols) * pva_dtype_size(t[i].type), &f->buffers[i], err)) break;
+        *t[i].out = (struct pva_tensor){f->buffers[i], 0, t[i].type, t[i].rows, t[i].cols};
+    }
+    if (err->code || f->ops->alloc(f->be, (size_t)(f->n_words * PIECE) * sizeof(uint64_t), &f->buffers[LABELS], err) ||
+        f->ops->alloc(f->be, (size_t)f->n_levels * sizeof(int64_t), &f->buffers[COUNTS], err))
+        return pva_error_prefix(err, "max-T");
+    f->maxt.n_items = f->n_items, f->maxt.n1 = f->n1, f->maxt.studentised = f->statistic == PVA_FIRING_STUDENTISED;
+    return PVA_OK;
+}
+
 int pva_firing_create(const unsigned char *labels, int64_t n_items, const uint64_t *patterns, int64_t n_patterns, enum pva_firing_statistic statistic,
-                      struct pva_firing **out, struct pva_error *err) {
+                      const struct pva_backend_ops *ops, struct pva_backend *be, struct pva_firing **out, struct pva_error *err) {
     *out = NULL;
     if (n_items < 0 || n_items > PVA_FIRING_ITEMS || n_patterns < 0 || n_patterns > INT32_MAX)
         return pva_fail(err, PVA_INPUT, "max-T: %" PRId64 " items and %" PRId64 " latents, expected at most %d and 2^31 - 1", n_items, n_patterns, PVA_FIRING_ITEMS);
@@ -119,6 +143,7 @@ int pva_firing_create(const unsigned char *labels, int64_t n_items, const uint64
     struct entry *entries = NULL;
     if (f) {
         f->n_items = n_items, f->n_words = n_words, f->n_patterns = n_patterns, f->statistic = statistic;
+        f->ops = ops, f->be = be;
         f->labels = calloc((size_t)n_items + 1, 1);
         f->level = malloc(n * sizeof *f->level);
     }
@@ -137,8 +162,9 @@ int pva_firing_create(const unsigned char *labels, int64_t n_items, const uint64
     if (!f->distinct || !f->groups || !f->scores) goto no_memory;
     make_groups(f, patterns, entries, folded);
     free(label_bits), free(folded), free(entries);
+    if (place(f, err)) pva_firing_free(&f);
     *out = f;
-    return PVA_OK;
+    return err->code;
 no_memory:
     free(label_bits), free(folded), free(entries);
     pva_firing_free(&f);
@@ -147,6 +173,7 @@ no_memory:
 
 void pva_firing_free(struct pva_firing **f) {
     if (!*f) return;
+    for (int i = 0; i < N_BUFFERS; i++) (*f)->ops->free((*f)->be, &(*f)->buffers[i]);
     free((*f)->labels), free((*f)->distinct), free((*f)->groups), free((*f)->scores), free((*f)->level);
     free(*f);
     *f = NULL;
@@ -156,65 +183,48 @@ int64_t pva_firing_hypotheses(const struct pva_firing *f) { return f->n_hypothes
 int64_t pva_firing_distinct(const struct pva_firing *f) { return f->n_distinct; }
 int64_t pva_firing_levels(const struct pva_firing *f) { return f->n_levels; }
 
-/* Permuted labels of one block, words side by side. Columns beyond n repeat nothing: they stay 0 and are not counted. */
-static void fill_columns(const struct pva_firing *f, uint64_t seed, uint32_t stream, int64_t first, int64_t n, unsigned char *permuted, uint64_t *columns) {
-    memset(columns, 0, (size_t)f->n_words * BLOCK * sizeof *columns);
+/* Permuted labels in blocks, words side by side. Columns beyond n stay 0. Without room for its labels a thread does nothing. */
+static void fill_labels(const struct pva_firing *f, uint64_t seed, uint32_t stream, int64_t first, int64_t n, unsigned char *permuted, uint64_t *labels) {
+#pragma omp for schedule(static)
     for (int64_t b = 0; b < n; b++) {
+        if (!permuted) continue;
+        uint64_t *column = labels + b / BLOCK * f->n_words * BLOCK + b % BLOCK;
         pva_permute_labels(seed, stream, (uint32_t)(first + b), f->labels, f->n_items, permuted);
-        for (int64_t i = 0; i < f->n_items; i++) columns[i / 64 * BLOCK + b] |= (uint64_t)permuted[i] << i % 64;
+        for (int64_t i = 0; i < f->n_items; i++) column[i / 64 * BLOCK] |= (uint64_t)permuted[i] << i % 64;
     }
 }
 
-static void raise_running(const struct pva_firing *f, const struct group *g, const int64_t *high, const int64_t *low, double *running) {
-    int64_t expected = g->active * f->n1;
-    for (int b = 0; b < BLOCK; b++) {
-        int64_t up = high[b] * f->n_items - expected, down = expected - low[b] * f->n_items;
-        double s = score_of(f->statistic, up > down ? up : down, g->active, f->n_items);
-        if (s > running[b]) running[b] = s;
+/* labels, counts: room on the host for those of a piece. */
+static int count_piece(const struct pva_firing *f, uint64_t seed, uint32_t stream, int64_t first, int64_t n, uint64_t *labels, int64_t *counts,
+                       struct pva_error *err) {
+    int64_t n_blocks = (n + BLOCK - 1) / BLOCK;
+    int failed = 0;
+    memset(labels, 0, (size_t)(n_blocks * f->n_words * BLOCK) * sizeof *labels);
+#pragma omp parallel reduction(| : failed)
+    {
+        unsigned char *permuted = malloc((size_t)f->n_items + 1);
+        failed |= !permuted;
+        fill_labels(f, seed, stream, first, n, permuted, labels);
+        free(permuted);
     }
-}
-
-static void count_block(const struct pva_firing *f, const uint64_t *columns, int64_t n, int64_t *n_at_least) {
-    double running[BLOCK];
-    int64_t high[BLOCK], low[BLOCK];
-    for (int b = 0; b < BLOCK; b++) running[b] = -INFINITY;
-    for (int64_t i = 0; i < f->n_groups; i++) {
-        const struct group *g = &f->groups[i];
-        for (int b = 0; b < BLOCK; b++) high[b] = 0, low[b] = INT32_MAX;
-        pva_bits_extremes(f->distinct + g->first * f->n_words, g->n, f->n_words, columns, BLOCK, high, low);
-        raise_running(f, g, high, low, running);
-        if (i + 1 < f->n_groups && f->groups[i + 1].level == g->level) continue;
-        int64_t count = 0;
-        for (int64_t b = 0; b < n; b++) count += running[b] >= f->scores[g->level];
-        n_at_least[g->level] += count;
-    }
+    if (failed) return pva_fail(err, PVA_IO, "max-T: no memory for %" PRId64 " labels", f->n_items);
+    struct pva_tensor on_device = {f->buffers[LABELS], 0, PVA_U64, n_blocks * f->n_words, BLOCK}, result = {f->buffers[COUNTS], 0, PVA_I64, f->n_levels, 1};
+    if (f->ops->upload(f->be, on_device, labels, err) || f->ops->maxt_count(f->be, &f->maxt, on_device, n, result, err)) return err->code;
+    return f->ops->download(f->be, result, counts, err);
 }
 
 int pva_firing_count(const struct pva_firing *f, uint64_t seed, uint32_t stream, int64_t first, int64_t n, int64_t *n_at_least, struct pva_error *err) {
     if (first < 0 || n < 0 || first > INT32_MAX || n > INT32_MAX - first)
         return pva_fail(err, PVA_INPUT, "max-T: permutations %" PRId64 " and %" PRId64 " more, expected below 2^31", first, n);
-    int failed = 0;
-#pragma omp parallel
-    {
-        unsigned char *permuted = malloc((size_t)f->n_items + 1);
-        uint64_t *columns = aligned_alloc(64, ((size_t)f->n_words + 1) * BLOCK * sizeof *columns);
-        int64_t *counts = calloc((size_t)f->n_levels + 1, sizeof *counts);
-        int ready = permuted && columns && counts;
-#pragma omp for schedule(dynamic)
-        for (int64_t at = 0; at < n; at += BLOCK) {
-            if (!ready) continue;
-            int64_t size = n - at < BLOCK ? n - at : BLOCK;
-            fill_columns(f, seed, stream, first + at, size, permuted, columns);
-            count_block(f, columns, size, counts);
-        }
-#pragma omp critical
-        {
-            failed |= !ready;
-            for (int64_t l = 0; ready && l < f->n_levels; l++) n_at_least[l] += counts[l];
-        }
-        free(permuted), free(columns), free(counts);
+    uint64_t *labels = malloc((size_t)(f->n_words * PIECE + 1) * sizeof *labels);
+    int64_t *counts = malloc((size_t)(f->n_levels + 1) * sizeof *counts);
+    if (!labels || !counts) pva_fail(err, PVA_IO, "max-T: no memory for %" PRId64 " counts", f->n_levels);
+    for (int64_t at = 0; at < n && !err->code; at += PIECE) {
+        if (count_piece(f, seed, stream, first + at, n - at < PIECE ? n - at : PIECE, labels, counts, err)) break;
+        for (int64_t l = 0; l < f->n_levels; l++) n_at_least[l] += counts[l];
     }
-    return failed ? pva_fail(err, PVA_IO, "max-T: no memory for %" PRId64 " counts per thread", f->n_levels) : PVA_OK;
+    free(labels), free(counts);
+    return err->code;
 }
 
 int pva_firing_finish(const struct pva_firing *f, const int64_t *n_at_least, int64_t n_permutations, double *p, struct pva_error *err) {

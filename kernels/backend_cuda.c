@@ -4,6 +4,7 @@
  * Uploads go through pinned memory, so the caller's may be reused at once. What a kernel finds wrong (a token outside of the vocabulary) it
  * writes down on the device; download and sync read it and report it. */
 #include "backend_cuda.h"
+#include "backend_cuda_spd.h"
 #include "cuda_calls.h"
 #include "cuda_check.h"
 #include "kernels.h"
@@ -596,6 +597,25 @@ static int cuda_jumprelu_encode(struct pva_backend *be, struct pva_tensor x, con
                .n = {n, d, m, sae->first, sae->count});
 }
 
+static int start_maxt_count(const struct cuda_call *c, cudaStream_t stream) {
+    const struct pva_cuda_maxt device = {
+        .sets = c->p[0], .groups = c->p[1], .scores = c->p[2], .n_sets = c->n[0], .n_words = c->n[1], .n_groups = c->n[2], .n_levels = c->n[3],
+        .n_items = c->n[4], .n1 = c->n[5], .studentised = (int)c->n[6],
+    };
+    return pva_cuda_maxt_count(&device, c->p[3], c->n[7], c->p[4], c->p[5], (size_t)c->n[8], stream);
+}
+static int cuda_maxt_count(struct pva_backend *be, const struct pva_maxt *m, struct pva_tensor labels, int64_t n, struct pva_tensor n_at_least,
+                           struct pva_error *err) {
+    PVA_ASSERT(m->sets.dtype == PVA_U64 && m->groups.dtype == PVA_I32 && m->groups.cols == PVA_MAXT_GROUP && m->scores.dtype == PVA_F64 && m->scores.cols == 1);
+    PVA_ASSERT(labels.dtype == PVA_U64 && labels.cols == PVA_MAXT_BLOCK && labels.rows == (n + PVA_MAXT_BLOCK - 1) / PVA_MAXT_BLOCK * m->sets.cols);
+    PVA_ASSERT(n_at_least.dtype == PVA_I64 && n_at_least.rows == m->scores.rows && n_at_least.cols == 1);
+    size_t bytes = pva_cuda_maxt_bytes(m->groups.rows, n);
+    TRY(need_work(be, PVA_CUDA_COUNTERS + bytes, err));
+    return PUT(be, err, start_maxt_count, "maxt_count",
+               .p = {data_of(m->sets), data_of(m->groups), data_of(m->scores), data_of(labels), data_of(n_at_least), be->work + PVA_CUDA_COUNTERS},
+               .n = {m->sets.rows, m->sets.cols, m->groups.rows, m->scores.rows, m->n_items, m->n1, m->studentised, n, (int64_t)bytes});
+}
+
 static const struct pva_backend_ops backend_cuda = {
     .name = "cuda",
     .open = cuda_open,
@@ -627,7 +647,9 @@ static const struct pva_backend_ops backend_cuda = {
     .softcap = cuda_softcap,
     .sample = cuda_sample,
     .jumprelu_encode = cuda_jumprelu_encode,
+    .maxt_count = cuda_maxt_count,
     .count = cuda_count,
+    .spd = &pva_spd_ops_cuda,
 };
 
 const struct pva_backend_ops *pva_backend_cuda_find(struct pva_error *err) {
@@ -637,3 +659,29 @@ const struct pva_backend_ops *pva_backend_cuda_find(struct pva_error *err) {
     no_device(status, err);
     return NULL;
 }
+
+/* ---- for the other table ---- */
+
+/* What starts kernels by itself comes after the operations that wait. */
+struct CUstream_st *pva_cuda_stream(struct pva_backend *be) {
+    struct pva_error err = {0};
+    if (cuda_calls_start(be->calls, &err) && !be->late.code) be->late = err;
+    return be->stream;
+}
+
+void *pva_cuda_address(const struct pva_buffer *buffer) { return buffer->data; }
+
+int pva_cuda_work(struct pva_backend *be, size_t bytes, void **work, struct pva_error *err) {
+    TRY(need_work(be, PVA_CUDA_COUNTERS + bytes, err));
+    *work = be->work + PVA_CUDA_COUNTERS;
+    return PVA_OK;
+}
+
+int pva_cuda_send(struct pva_backend *be, void *to, const void *host, size_t bytes, struct pva_error *err) { return to_device(be, to, host, bytes, err); }
+
+int pva_cuda_receive(struct pva_backend *be, void *host, const void *from, size_t bytes, struct pva_error *err) {
+    struct pva_buffer whole = {(char *)from, bytes};
+    return cuda_download(be, (struct pva_tensor){&whole, 0, PVA_U8, 1, (int64_t)bytes}, host, err);
+}
+
+int pva_cuda_started(const struct pva_backend *be, int status, const char *stage, struct pva_error *err) { return START(be, stage, status, err); }

@@ -150,6 +150,23 @@ int pva_cuda_jumprelu(const float *x, int64_t n, int64_t d, const float *w_enc, 
                       int64_t first, int64_t count, int32_t *indices, float *values, int32_t *tallies, void *work, struct CUstream_st *stream);
 size_t pva_cuda_jumprelu_bytes(int64_t n, int64_t count);
 
+/* ---- cuda_maxt.cu ---- */
+
+/* struct pva_maxt with device pointers. */
+struct pva_cuda_maxt {
+    const uint64_t *sets;
+    const int32_t *groups;
+    const double *scores;
+    int64_t n_sets, n_words, n_groups, n_levels, n_items, n1;
+    int studentised;
+};
+
+/* maxt_count of backend.h: the CPU's numbers. work: work_bytes, aligned to 4, 1 KiB n_groups at least; what is in it at a time is a whole number of those.
+ * pva_cuda_maxt_bytes: for all at once, but not more than 256 MiB when less will do. */
+int pva_cuda_maxt_count(const struct pva_cuda_maxt *m, const uint64_t *labels, int64_t n, int64_t *n_at_least, void *work, size_t work_bytes,
+                        struct CUstream_st *stream);
+size_t pva_cuda_maxt_bytes(int64_t n_groups, int64_t n);
+
 #ifdef __cplusplus
 }
 #endif

@@ -13,6 +13,7 @@
 #include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct space {
     int64_t n_items, n_latents, n_words;
@@ -74,12 +75,12 @@ static double kernel_rate(const struct space *s) {
     return (double)rows * COLUMNS * REPEATS * omp_get_max_threads() / seconds;
 }
 
-static int measure(const struct space *s, int64_t n_permutations, struct pva_error *err) {
+static int measure(const struct space *s, int64_t n_permutations, const struct engine *e, struct pva_error *err) {
     struct pva_firing *f = NULL;
     double start = engine_now(), made, counted, generic;
     if (generic_rate(s, &generic, err)) return err->code;
     start = engine_now();
-    if (pva_firing_create(s->labels, s->n_items, s->patterns, s->n_latents, PVA_FIRING_STUDENTISED, &f, err)) return err->code;
+    if (pva_firing_create(s->labels, s->n_items, s->patterns, s->n_latents, PVA_FIRING_STUDENTISED, e->ops, e->be, &f, err)) return err->code;
     made = engine_now() - start;
     int64_t *counts = calloc((size_t)pva_firing_levels(f) + 1, sizeof *counts);
     double *p = malloc((size_t)(s->n_latents + 1) * sizeof *p);
@@ -88,11 +89,14 @@ static int measure(const struct space *s, int64_t n_permutations, struct pva_err
     counted = engine_now() - start - made;
     double pairs = (double)s->n_latents * (double)n_permutations, distinct = (double)pva_firing_distinct(f) * (double)n_permutations, peak = kernel_rate(s);
     if (!err->code) {
+        struct pva_backend_info info;
+        e->ops->describe(e->be, &info);
+        printf("%s\n", info.device);
         printf("max-T, %lld latents x %lld items x %lld permutations, %d threads, %s\n", (long long)s->n_latents, (long long)s->n_items, (long long)n_permutations,
                omp_get_max_threads(), pva_bits_isa());
         printf("%lld latents fire, %lld differ, %lld values of the statistic; ordering %.2f s, permutations %.2f s, %.0f MB\n", (long long)pva_firing_hypotheses(f),
                (long long)pva_firing_distinct(f), (long long)pva_firing_levels(f), made, counted, (double)pva_firing_bytes(s->n_items, s->n_latents) / 1e6);
-        printf("%.3g pairs/s; %.3g of different latents; counting alone, in cache: %.3g: %.1f %% of it\n", pairs / counted, distinct / counted, peak,
+        printf("%.3g pairs/s; %.3g of different latents; the processor's counting alone, in cache: %.3g: %.1f %% of it\n", pairs / counted, distinct / counted, peak,
                100 * distinct / counted / peak);
         printf("the generic max-T (permute.h): %.3g pairs/s, %.0f s for all: %.0f times as long\n", generic, pairs / generic, pairs / generic / (made + counted));
     }
@@ -103,16 +107,18 @@ static int measure(const struct space *s, int64_t n_permutations, struct pva_err
 
 int bench_maxt(const struct pva_options *o, struct pva_error *err) {
     struct space s = {.n_items = pva_options_int(o, "items"), .n_latents = pva_options_int(o, "latents")};
-    if (pva_bits_choose(pva_options_text(o, "isa"), err)) return err->code;
+    struct engine e = {0};
     if (pva_options_int(o, "threads")) omp_set_num_threads((int)pva_options_int(o, "threads"));
+    if (engine_open_backend(o, &e, err)) return err->code;
     s.n_words = pva_bits_words(s.n_items);
     s.labels = calloc((size_t)s.n_items + 1, 1);
     s.patterns = calloc((size_t)(s.n_latents * s.n_words) + 1, sizeof *s.patterns);
     if (!s.labels || !s.patterns) pva_fail(err, PVA_IO, "out of memory");
-    else {
+    else if (strcmp(e.ops->name, "cpu") || !pva_bits_choose(pva_options_text(o, "isa"), err)) { /* on a GPU --isa is not of the processor */
         fill_space(&s);
-        measure(&s, pva_options_int(o, "permutations"), err);
+        measure(&s, pva_options_int(o, "permutations"), &e, err);
     }
     free(s.labels), free(s.patterns);
+    engine_close(&e);
     return err->code;
 }

@@ -32,7 +32,7 @@ const struct pva_option pva_phase2_options[] = {
     {"csv", PVA_OPT_FLAG, NULL, "yes", "every latent's row in exports/latents.csv", NULL, 0, 0},
     {"json", PVA_OPT_FLAG, NULL, "no", "the lists as JSON on standard output, instead of tables", NULL, 0, 0},
     {"resume", PVA_OPT_CHOICE, "HOW", "auto", "never: all layers anew, an existing result is kept aside", "auto|never", 0, 0},
-    {"backend", PVA_OPT_CHOICE, "NAME", "auto", "where to encode", "auto|cpu|cuda", 0, 0},
+    {"backend", PVA_OPT_CHOICE, "NAME", "auto", "where to encode and to count permutations", "auto|cpu|cuda", 0, 0},
     {"threads", PVA_OPT_INT, "N", "0", "CPU threads per rank; 0: the node's cores shared among its ranks", NULL, 0, 4096},
     {"isa", PVA_OPT_CHOICE, "SET", NULL, "CPU instruction set, instead of the best one", "c|avx2|avx512|avx512bf16|amx", 0, 0},
     {"allow-shared-gpu", PVA_OPT_FLAG, NULL, "no", "several ranks of a node may compute on one GPU", NULL, 0, 0},
@@ -223,7 +223,7 @@ static int run_phase(struct phase2_job *job, struct pva_error *err) {
     if (!strcmp(job->plan.alignment, "original") && job->par.rank == 0)
         pva_log(PVA_LOG_WARNING, "--sae-alignment original: each autoencoder reads the stream one block before the one it was trained on");
     if (job->n_left && compute(job, &outcome, err)) return err->code;
-    if (phase2_select(&job->plan, &job->par, &job->run, job->store, &selected, err)) return err->code;
+    if (phase2_select(&job->plan, &job->par, &job->run, &job->engine, job->store, &selected, err)) return err->code;
     return finish(job, &selected, err);
 }
 

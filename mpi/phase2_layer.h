@@ -1,4 +1,8 @@
-/* phase2_layer.h - one layer of phase 2: encode the captured activations, count and add by class, test each latent. No ranks here. */
+/* phase2_layer.h - one layer of phase 2: encode the captured activations, count and add by class, test each latent. No ranks here.
+ *
+ * The counting and adding stays on the host, whatever encodes. The active latents come down in any case, as the firing sets and the unexplained variance are
+ * made of them: 8 bytes each, so at 730 problems, an L0 of 100 and 16,384 latents 0.6 MB a layer, next to 151 MB of encoder that go up. Sums and sets made on
+ * a device would be more to fetch, not less: per latent 4 counts, 4 doubles and n_words words, 1.8 MB. */
 #ifndef PHASE2_LAYER_H
 #define PHASE2_LAYER_H
 

@@ -8,8 +8,6 @@
 #include "pva/log.h"
 #include "pva/multiple.h"
 
-#include "engine.h"
-
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +18,7 @@ const double phase2_thresholds[PHASE2_N_THRESHOLDS] = {0.005, 0.01, 0.02, 0.05, 
 /* Everything of all layers: [n_layers, n_latents], n in all. */
 struct work {
     const struct phase2_plan *plan;
+    const struct engine *engine;
     struct store *scores;
     int64_t n, n_latents, n_words;
     double *rate, *familywise_p, *q; /* q holds Fisher's p until it is adjusted */
@@ -31,9 +30,9 @@ struct work {
     struct selection_lists lists;
 };
 
-static int make_work(struct work *w, const struct phase2_plan *plan, struct store *scores, struct pva_error *err) {
+static int make_work(struct work *w, const struct phase2_plan *plan, const struct engine *engine, struct store *scores, struct pva_error *err) {
     memset(w, 0, sizeof *w);
-    w->plan = plan, w->scores = scores;
+    w->plan = plan, w->engine = engine, w->scores = scores;
     w->n_latents = plan->layers.n_latents, w->n = plan->layers.n * w->n_latents, w->n_words = pva_bits_words(plan->layers.n_items);
     size_t n = (size_t)w->n + 1, top = (size_t)(PHASE2_N_LISTS * plan->top) + 1;
     w->rate = malloc(n * sizeof *w->rate), w->familywise_p = malloc(n * sizeof *w->familywise_p), w->q = malloc(n * sizeof *w->q);
@@ -182,7 +181,8 @@ static int infer(struct work *w, const struct par *p, struct phase2_selected *ou
     struct pva_firing *f = NULL;
     int64_t *counts = NULL, n_levels = 0;
     double *p_values = NULL, start = engine_now();
-    if (!collect(w, err) && !pva_firing_create(w->plan->correct, w->plan->n_selection, w->patterns, w->n_hypotheses, w->plan->statistic, &f, err)) {
+    if (!collect(w, err) && !pva_firing_create(w->plan->correct, w->plan->n_selection, w->patterns, w->n_hypotheses, w->plan->statistic, w->engine->ops,
+                                            w->engine->be, &f, err)) {
         n_levels = pva_firing_levels(f);
         out->n_hypotheses = w->identity.n_hypotheses = pva_firing_hypotheses(f);
         out->n_distinct = pva_firing_distinct(f);
@@ -274,13 +274,13 @@ static int write_file(const struct work *w, const struct par *p, const char *pat
     return par_agree(p, "write selection", err);
 }
 
-int phase2_select(const struct phase2_plan *plan, const struct par *p, const struct run *run, struct store *scores, struct phase2_selected *out,
-                  struct pva_error *err) {
+int phase2_select(const struct phase2_plan *plan, const struct par *p, const struct run *run, const struct engine *engine, struct store *scores,
+                  struct phase2_selected *out, struct pva_error *err) {
     struct work w;
     char path[4096];
     *out = (struct phase2_selected){0};
     run_path(run, "phase2-selection.h5", path);
-    if (!make_work(&w, plan, scores, err)) read_rates(&w, out, err);
+    if (!make_work(&w, plan, engine, scores, err)) read_rates(&w, out, err);
     if (!par_agree(p, "read firing rates", err)) {
         out->was_current = p->rank == 0 && is_current(&w, path, out);
         PAR_CHECK(p, MPI_Bcast(&out->was_current, 1, MPI_INT, 0, p->comm));

@@ -6,6 +6,7 @@
 #include "run.h"
 #include "stop.h"
 
+#include "pva/backend.h"
 #include "pva/log.h"
 #include "pva/options.h"
 #include "pva/spd.h"
@@ -39,7 +40,7 @@ static const struct pva_option options[] = {
     {"project", PVA_OPT_TEXT, "NAME", NULL, "first part of run directories' names; default: the configuration's wandb_project",
      NULL, 0, 0},
     {"job-suffix", PVA_OPT_TEXT, "S", NULL, "last part of them", NULL, 0, 0},
-    {"cpu", PVA_OPT_FLAG, NULL, "yes", "on the CPU (there is no other way yet)", NULL, 0, 0},
+    {"cpu", PVA_OPT_FLAG, NULL, "yes", "on the CPU; --no-cpu: on this rank's GPU (targets are trained on the CPU all the same)", NULL, 0, 0},
     {"dp", PVA_OPT_INT, "N", NULL, "must be the number of ranks mpirun started: 1, 2, 4 or 8", NULL, 1, 8},
     {"threads", PVA_OPT_INT, "N", "0", "per rank; 0: the cores it may use, at most 8", NULL, 0, 8},
     {"resume", PVA_OPT_CHOICE, "HOW", "auto", "go on from a run's checkpoint, or begin again", "auto|never", 0, 0},
@@ -61,6 +62,8 @@ struct spd {
     struct par par;
     int parallel; /* MPI runs */
     struct pva_spd_ranks ranks;
+    const struct pva_backend_ops *ops; /* a GPU's, or NULL */
+    struct pva_backend *be;
     int threads;
     char out[2048];
     double started, shown;
@@ -218,6 +221,8 @@ static int run_one(struct spd *s, struct run_spec *r, char directory[3072], stru
                                         .resume = !strcmp(pva_options_text(s->o, "resume"), "auto"),
                                         .no_shortcuts = !pva_options_flag(s->o, "shortcuts"),
                                         .ranks = s->parallel ? &s->ranks : NULL,
+                                        .ops = s->ops,
+                                        .be = s->be,
                                         .progress = on_step,
                                         .user = s};
     pva_spd_decompose(&r->config, &t, &settings, &result, err);
@@ -411,13 +416,26 @@ static int cores(void) {
     return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
 }
 
+/* The GPU of this rank's place on its node; ranks share one where there are fewer, as a decomposition leaves most of it idle. */
+static int open_gpu(struct spd *s, int local_rank, struct pva_error *err) {
+    struct pva_backend_settings settings = {0};
+    s->ops = pva_backend_find("cuda", err);
+    if (!s->ops) {
+        char *advice = strstr(err->msg, "; use --backend"); /* of the other program */
+        if (advice) *advice = 0;
+        return pva_error_prefix(err, "--no-cpu");
+    }
+    settings.device = local_rank % s->ops->count();
+    return s->ops->open(&settings, &s->be, err);
+}
+
 static int start(struct spd *s, struct pva_error *err) {
-    int local = 1;
+    int local = 1, local_rank = 0;
     if (par_launched_with_others()) {
         if (par_open(&s->par, err)) return err->code;
         s->parallel = 1;
         s->ranks = (struct pva_spd_ranks){s->par.rank, s->par.size, gather, s};
-        local = s->par.local_size;
+        local = s->par.local_size, local_rank = s->par.local_rank;
         if (s->par.rank) pva_log_screen(PVA_LOG_ERROR);
     }
     int size = s->parallel ? s->par.size : 1;
@@ -425,7 +443,7 @@ static int start(struct spd *s, struct pva_error *err) {
         pva_fail(err, PVA_USAGE, "--dp %lld, but there %s %d rank%s: start with mpirun -n %lld",
                  (long long)pva_options_int(s->o, "dp"), size == 1 ? "is" : "are", size, size == 1 ? "" : "s",
                  (long long)pva_options_int(s->o, "dp"));
-    if (!pva_options_flag(s->o, "cpu")) pva_fail(err, PVA_USAGE, "--no-cpu: decompositions run on the CPU only");
+    if (!err->code && !pva_options_flag(s->o, "cpu")) open_gpu(s, local_rank, err);
     if (!pva_options_flag(s->o, "local")) pva_fail(err, PVA_USAGE, "--no-local: jobs of a cluster are submitted by slurm/spd.sh");
     s->threads = (int)pva_options_int(s->o, "threads");
     if (!s->threads) s->threads = cores() / local;
@@ -483,6 +501,7 @@ int spd_command(int argc, char **argv, struct pva_error *err) {
         status = start(&s, err);
         if (!status) status = execute(&s, err);
         if (rank_of(&s)) err->msg[0] = 0; /* rank 0 says it */
+        if (s.be) s.ops->close(&s.be);
         if (s.parallel) par_close(&s.par);
     }
     pva_options_free(&o);

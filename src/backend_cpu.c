@@ -2,6 +2,7 @@
  * instruction set. Every operation has finished when it returns, so sync has nothing to wait for. */
 #include "cpu_isa.h"
 #include "cpu_linear.h"
+#include "cpu_maxt.h"
 #include "cpu_rows.h"
 #include "cpu_sae.h"
 #include "pva/backend.h"
@@ -548,6 +549,20 @@ static int cpu_jumprelu_encode(struct pva_backend *be, struct pva_tensor x, cons
     return cpu_sae_encode(&args, err);
 }
 
+static int cpu_maxt(struct pva_backend *be, const struct pva_maxt *m, struct pva_tensor labels, int64_t n, struct pva_tensor n_at_least,
+                    struct pva_error *err) {
+    int64_t blocks = (n + PVA_MAXT_BLOCK - 1) / PVA_MAXT_BLOCK;
+    PVA_ASSERT(m->sets.dtype == PVA_U64 && m->groups.dtype == PVA_I32 && m->groups.cols == PVA_MAXT_GROUP && m->scores.dtype == PVA_F64 && m->scores.cols == 1);
+    PVA_ASSERT(labels.dtype == PVA_U64 && labels.cols == PVA_MAXT_BLOCK && labels.rows == blocks * m->sets.cols);
+    PVA_ASSERT(n_at_least.dtype == PVA_I64 && n_at_least.rows == m->scores.rows && n_at_least.cols == 1);
+    const struct cpu_maxt_args args = {
+        .sets = data_of(m->sets), .n_words = m->sets.cols, .groups = data_of(m->groups), .n_groups = m->groups.rows, .scores = data_of(m->scores),
+        .n_levels = m->scores.rows, .n_items = m->n_items, .n1 = m->n1, .studentised = m->studentised, .labels = data_of(labels), .n = n,
+        .n_at_least = data_of(n_at_least), .n_threads = be->n_threads,
+    };
+    return cpu_maxt_count(&args, err);
+}
+
 const struct pva_backend_ops pva_backend_cpu = {
     .name = "cpu",
     .open = cpu_open,
@@ -579,4 +594,5 @@ const struct pva_backend_ops pva_backend_cpu = {
     .softcap = cpu_softcap,
     .sample = cpu_sample,
     .jumprelu_encode = cpu_jumprelu_encode,
+    .maxt_count = cpu_maxt,
 };

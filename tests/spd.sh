@@ -208,6 +208,7 @@ refuses 3 'varies anything' "$SPD_RUN" -e tms_5-2 --list --sweep <(printf 'tms_4
 # Mistakes
 refuses 2 'no experiment "tms_5"; there are tms_5-2, ' "$SPD_RUN" -e tms_5
 refuses 2 'no target "x"; there are' "$SPD_RUN" target x
+if [ ! -e /dev/nvidia0 ]; then refuses 4 '^spd-run: --no-cpu: .*(no GPU|no CUDA backend)' "$SPD_RUN" -e tms_5-2 --no-cpu --out "$dir/runs"; fi
 refuses 2 'dp 2, but there is 1 rank' "$SPD_RUN" -e tms_5-2 --dp 2 --out "$dir/runs"
 wrong() { # PATTERN sed-script: a change that must be refused
     sed "$2" "$dir/short.yaml" >"$dir/wrong.yaml"

@@ -71,7 +71,7 @@ static void check_gradients(const char *name, const char *extra, int residual, i
     perturb(e, inside);
     double loss = total(e, &c, 1), worst = 0, scale = 0;
     double *grad = malloc(e->n_params * sizeof *grad);
-    memcpy(grad, e->grads, e->n_params * sizeof *grad);
+    memcpy(grad, e->on.grads, e->n_params * sizeof *grad);
     CHECK(isfinite(loss) && loss > 0);
     size_t n_zero = 0, stride = e->n_params > 400 ? 3 : 1;
     for (size_t i = 0; i < e->n_params; i += stride) {
@@ -130,7 +130,7 @@ static void check_shortcuts(const char *extra, int residual, int blocks) {
     }
     CHECK_NEAR(loss[1], loss[0], 1e-13 * fabs(loss[0]));
     double worst = 0;
-    for (size_t i = 0; i < e[0]->n_params; i++) worst = fmax(worst, fabs(e[0]->grads[i] - e[1]->grads[i]));
+    for (size_t i = 0; i < e[0]->n_params; i++) worst = fmax(worst, fabs(e[0]->on.grads[i] - e[1]->on.grads[i]));
     CHECK(worst <= 1e-14);
     for (int i = 0; i < SPD_N_TERMS; i++) CHECK_NEAR(sums[1].terms[i], sums[0].terms[i], 1e-14);
     for (int i = 0; i < e[0]->n_modules * e[0]->C; i++) CHECK(sums[0].active[i] == sums[1].active[i]);

@@ -42,7 +42,9 @@ static void fill_null(struct data *d, uint32_t seed, double pass_rate) {
 
 static void p_values(const struct data *d, int64_t n_permutations, int n_parts, double *p) {
     struct pva_firing *f = NULL;
-    CHECK_OK(pva_firing_create(d->labels, d->n_items, d->patterns, d->n_patterns, d->statistic, &f, &err), err);
+    struct pva_backend *be = NULL;
+    CHECK_OK(pva_backend_cpu.open(&(struct pva_backend_settings){0}, &be, &err), err);
+    CHECK_OK(pva_firing_create(d->labels, d->n_items, d->patterns, d->n_patterns, d->statistic, &pva_backend_cpu, be, &f, &err), err);
     CHECK_FATAL(f != NULL);
     int64_t *counts = calloc((size_t)pva_firing_levels(f) + 1, sizeof *counts);
     for (int k = 0; k < n_parts; k++) { /* as ranks share them out */
@@ -54,6 +56,7 @@ static void p_values(const struct data *d, int64_t n_permutations, int n_parts, 
     free(counts);
     pva_firing_free(&f);
     CHECK(f == NULL);
+    pva_backend_cpu.close(&be);
 }
 
 static void statistics(const unsigned char *labels, double *out, const void *context) {
@@ -116,7 +119,7 @@ static void test_edges(void) {
     p_values(&d, 50, 1, p);
     CHECK_NEAR(p[0], 1, 0);
     struct pva_firing *f = NULL;
-    CHECK_INT(pva_firing_create(d.labels, PVA_FIRING_ITEMS + 1, d.patterns, 1, 0, &f, &err), PVA_INPUT);
+    CHECK_INT(pva_firing_create(d.labels, PVA_FIRING_ITEMS + 1, d.patterns, 1, 0, &pva_backend_cpu, NULL, &f, &err), PVA_INPUT);
     CHECK_HAS(err.msg, "16385 items");
     err.code = 0;
     drop(&d);

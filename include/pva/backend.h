@@ -27,6 +27,7 @@
 extern "C" {
 #endif
 
+struct pva_spd_ops; /* pva/spd_device.h */
 struct pva_backend; /* an opened device; owns its threads or streams */
 struct pva_buffer;  /* memory on that device; opaque so that a host pointer cannot stand in for it */
 struct pva_readback; /* host memory that a tensor is copied to while the device goes on */
@@ -82,6 +83,25 @@ struct pva_jumprelu {
 enum { PVA_JUMPRELU_ACTIVE, PVA_JUMPRELU_NEAR, PVA_JUMPRELU_BAD, PVA_JUMPRELU_TALLIES };
 
 enum { PVA_MOST_LINEARS = 3 };
+
+/* Sets in the order in which the step-down max-T takes them (pva/firing.h). A group has one K, 0 < K < N, and one level; groups lie side by side, levels rising;
+ * each level has one group at least. At most 16,384 items, so that m^2 below is exact. */
+struct pva_maxt {
+    struct pva_tensor sets;   /* U64 [n_sets, n_words], as in pva/bits.h */
+    struct pva_tensor groups; /* I32 [n_groups, PVA_MAXT_GROUP] */
+    struct pva_tensor scores; /* F64 [n_levels, 1], rising: what was observed */
+    int64_t n_items, n1;      /* N; items of class 1 */
+    int studentised;
+};
+enum { PVA_MAXT_FIRST, PVA_MAXT_SETS, PVA_MAXT_ACTIVE, PVA_MAXT_LEVEL, PVA_MAXT_GROUP }; /* a group's first set, number of sets, K, level */
+enum { PVA_MAXT_BLOCK = 128 }; /* permutations side by side */
+
+/* Of a set that has a of its K items in class 1, m = a N - K n1: m^2 / (K (N - K)), a quotient of two exact integers, or |m|. */
+static inline double pva_maxt_statistic(int studentised, int64_t m, int64_t active, int64_t n_items) {
+    if (!studentised) return (double)(m < 0 ? -m : m);
+    int64_t spread = active * (n_items - active);
+    return spread > 0 ? (double)(m * m) / (double)spread : 0;
+}
 
 struct pva_backend_ops {
     const char *name; /* "cpu", "cuda" */
@@ -186,8 +206,17 @@ struct pva_backend_ops {
     int (*jumprelu_encode)(struct pva_backend *be, struct pva_tensor x, const struct pva_jumprelu *sae, struct pva_tensor indices,
                            struct pva_tensor values, struct pva_tensor tallies, struct pva_error *err);
 
+    /* n_at_least [n_levels] I64: of n permutations, how many have their largest statistic over the sets of a level and of those below it at or above
+     * scores[level].   labels U64 [ceil(n / PVA_MAXT_BLOCK) * n_words, PVA_MAXT_BLOCK]: word w of the permuted labels b (bit 1: class 1) of block k is
+     * [k * n_words + w][b]; those beyond n are 0. Counts of bits and comparisons of equal quotients: the same numbers on every device. */
+    int (*maxt_count)(struct pva_backend *be, const struct pva_maxt *m, struct pva_tensor labels, int64_t n, struct pva_tensor n_at_least,
+                      struct pva_error *err);
+
     /* Devices that this process could open, by index from 0; without opening one. NULL: there is nothing to choose from (the CPU). */
     int (*count)(void);
+
+    /* The operations of a decomposition on this device; NULL on the CPU, where src/spd has its own. */
+    const struct pva_spd_ops *spd;
 };
 
 /* "cpu", "cuda" or "auto" (CUDA when a device is there, else the CPU). NULL with the reason in err when this build or this machine cannot. */

@@ -19,6 +19,7 @@
 #ifndef PVA_FIRING_H
 #define PVA_FIRING_H
 
+#include "pva/backend.h"
 #include "pva/stats.h"
 
 #include <stddef.h>
@@ -35,10 +36,10 @@ double pva_firing_score(enum pva_firing_statistic statistic, int64_t active1, in
 
 struct pva_firing;
 
-/* labels [n_items]: nonzero is class 1. patterns [n_patterns, pva_bits_words(n_items)], not kept. PVA_INPUT for more than PVA_FIRING_ITEMS items, PVA_IO when
- * there is no memory: pva_firing_bytes. */
+/* labels [n_items]: nonzero is class 1. patterns [n_patterns, pva_bits_words(n_items)], not kept. ops, be: the device that counts (maxt_count of backend.h),
+ * open until pva_firing_free. PVA_INPUT for more than PVA_FIRING_ITEMS items, PVA_IO when there is no memory: pva_firing_bytes. */
 int pva_firing_create(const unsigned char *labels, int64_t n_items, const uint64_t *patterns, int64_t n_patterns, enum pva_firing_statistic statistic,
-                      struct pva_firing **out, struct pva_error *err);
+                      const struct pva_backend_ops *ops, struct pva_backend *be, struct pva_firing **out, struct pva_error *err);
 void pva_firing_free(struct pva_firing **f);
 /* At most, while it is made. */
 size_t pva_firing_bytes(int64_t n_items, int64_t n_patterns);
@@ -47,8 +48,8 @@ int64_t pva_firing_hypotheses(const struct pva_firing *f); /* patterns that fire
 int64_t pva_firing_distinct(const struct pva_firing *f);   /* different ones of those */
 int64_t pva_firing_levels(const struct pva_firing *f);     /* different observed statistics */
 
-/* Adds to n_at_least[levels] what permutations first .. first + n - 1 (pva_permute_labels; number 0 is the observed labelling: start with 1) say, on all
- * threads. */
+/* Adds to n_at_least[levels] what permutations first .. first + n - 1 (pva_permute_labels; number 0 is the observed labelling: start with 1) say. The
+ * device has all its threads for it; labels are permuted on OpenMP's. */
 int pva_firing_count(const struct pva_firing *f, uint64_t seed, uint32_t stream, int64_t first, int64_t n, int64_t *n_at_least, struct pva_error *err);
 
 /* p [n_patterns], in the order of the patterns. */

@@ -6,11 +6,12 @@
  *
  * Everything is deterministic: draws are Philox numbers of (seed, step, sample, module, component, use), sums over samples are
  * taken in a fixed number of shares joined in one order. A result does not depend on the number of threads or ranks, on a restart
- * or on the instruction set.
+ * or on the processor's instruction set.
  */
 #ifndef PVA_SPD_H
 #define PVA_SPD_H
 
+#include "pva/backend.h"
 #include "pva/error.h"
 
 #include <stddef.h>
@@ -148,6 +149,10 @@ struct pva_spd_settings {
     int resume;       /* 1: go on from the newest checkpoint where there is one */
     int no_shortcuts; /* compute zero rows and the residual stream densely */
     const struct pva_spd_ranks *ranks;
+    /* An opened backend whose operations include a decomposition's (ops->spd); NULL: the processor. Where a share of the batch is longer than the processor's
+     * chunks, and where exp and pow are the device's own, a result's last digits are another device's. */
+    const struct pva_backend_ops *ops;
+    struct pva_backend *be;
     int (*progress)(void *user, int64_t step, int64_t steps, double loss,
                     double error); /* error: identity CI error, NAN unknown. Non-zero: stop */
     void *user;

@@ -29,6 +29,7 @@ int spd_checkpoint_write(struct spd_run *r, int64_t next_step, struct pva_error 
     char path[4096];
     struct pva_tensorfile_writer *w = NULL;
     if (!r->writes) return PVA_OK;
+    if (spd_engine_fetch(r->engine, err)) return err->code;
     if (fflush(r->metrics) || fsync(fileno(r->metrics))) return pva_fail(err, PVA_IO, "metrics.jsonl: %s", strerror(errno));
     int status = pva_tensorfile_create(spd_run_path(r, "checkpoint.safetensors", path), &w, err);
     if (status) return status;
@@ -146,6 +147,7 @@ int spd_model_write(const struct spd_run *r, int64_t step, struct pva_error *err
     char path[4096], name[64];
     struct pva_tensorfile_writer *w = NULL;
     if (!r->writes) return PVA_OK;
+    if (spd_engine_fetch(r->engine, err)) return err->code;
     snprintf(name, sizeof name, "model_%lld.safetensors", (long long)step);
     int n = list_parts(e, parts), status = pva_tensorfile_create(spd_run_path(r, name, path), &w, err);
     if (status) return status;

@@ -36,9 +36,9 @@ int spd_one_hot(struct spd_run *r, double *lower[], double *upper[], struct pva_
     for (size_t f = 0; ok && f < F; f++) x[f * F + f] = 0.75;
     for (int m = 0; m < e->n_modules; m++)
         ok &= (lower[m] = malloc(F * (size_t)e->C * sizeof(double))) && (upper[m] = malloc(F * (size_t)e->C * sizeof(double)));
-    if (ok) spd_engine_importances(e, (int)F, x, lower, upper);
+    int status = ok ? spd_engine_importances(e, (int)F, x, lower, upper, err) : pva_fail(err, PVA_IO, "out of memory");
     free(x);
-    return ok ? PVA_OK : pva_fail(err, PVA_IO, "out of memory");
+    return status;
 }
 
 static const struct pva_spd_pattern *match(const struct pva_spd_pattern *list, int n, const char *path) {
@@ -266,6 +266,7 @@ int spd_evaluate(struct spd_run *r, int64_t step, int slow, struct pva_error *er
                        {calloc((size_t)SPD_SHARES * (size_t)e->n_modules * BINS, sizeof(double)), e->n_modules, e->C}};
     json_t *values = json_object();
     int status = k.active && k.batch && k.histogram.counts && values ? PVA_OK : pva_fail(err, PVA_IO, "out of memory");
+    if (!status && slow) status = spd_engine_fetch(e, err);
     if (!status && (c->want_l0 || (slow && (c->want_histograms || c->want_density))))
         status = run_batches(r, step, slow, &k, err);
     if (!status) status = report(r, step, slow, &k, values, err);

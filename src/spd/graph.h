@@ -8,7 +8,7 @@
 #ifndef SPD_GRAPH_H
 #define SPD_GRAPH_H
 
-#include "kernels.h"
+#include "device.h"
 
 #include "pva/error.h"
 
@@ -22,7 +22,7 @@ struct spd_node {
 
 struct spd_matrix {
     int n_in, n_out;
-    const real *value; /* [n_in][n_out] */
+    const real *value; /* [n_in][n_out], on the device */
     ptrdiff_t grad;    /* first slot of the gradient vector; -1: constant */
     int left, right;   /* factors; -1: no product */
     real *own;         /* storage of a product */
@@ -47,6 +47,7 @@ struct spd_op {
 enum { SPD_MAX_GROUPS = 32 };
 
 struct spd_graph {
+    struct spd_device device; /* set before building */
     struct spd_node *nodes;
     struct spd_op *ops;
     struct spd_matrix *matrices;
@@ -55,24 +56,25 @@ struct spd_graph {
     size_t n_values;   /* of those, values; the gradients follow */
     ptrdiff_t n_slots; /* of the gradient vector */
     int chunk;         /* columns */
+    struct pva_error late; /* of building */
 };
 
 void spd_graph_free(struct spd_graph *g);
 
-/* Building. A failed allocation aborts the program: these are a few kilobytes. */
+/* Building. A failed allocation aborts the program: these are a few kilobytes, but for the products, whose failure ends in `err` of spd_graph_finish. */
 int spd_graph_node(struct spd_graph *g, int dim, int trained);
 int spd_graph_matrix(struct spd_graph *g, int n_in, int n_out, const real *value, ptrdiff_t grad);
 int spd_graph_product(struct spd_graph *g, int left, int right); /* the same pair gives the same matrix */
 struct spd_op *spd_graph_op(struct spd_graph *g, enum spd_op_kind kind, int in, int out, int group);
 int spd_graph_matmul(struct spd_graph *g, int in, int matrix, int group); /* a new node */
 /* After the last node: lays out the arena. */
-void spd_graph_finish(struct spd_graph *g, int chunk);
+int spd_graph_finish(struct spd_graph *g, int chunk, struct pva_error *err);
 
 /* Products of constants never change; the others are formed from the current parameters. part of n_parts: a share of the rows,
  * so that threads can divide the work without changing a sum. */
-void spd_graph_form_products(struct spd_graph *g, const struct spd_kernels *k, int part, int n_parts);
+void spd_graph_form_products(struct spd_graph *g, int part, int n_parts);
 /* Carries the products' gradients in `grad` on to their factors'. */
-void spd_graph_return_products(const struct spd_graph *g, const struct spd_kernels *k, real *grad, int part, int n_parts);
+void spd_graph_return_products(const struct spd_graph *g, real *grad, int part, int n_parts);
 
 static inline real *spd_value(const struct spd_graph *g, real *arena, int node) {
     return arena + g->nodes[node].value * (size_t)g->chunk;
@@ -82,10 +84,9 @@ static inline real *spd_gradient(const struct spd_graph *g, real *arena, int nod
 }
 
 /* n columns, a multiple of SPD_LANES. on[group] says which groups are computed. Inputs and draws are in the arena before. */
-void spd_graph_forward(const struct spd_graph *g, const struct spd_kernels *k, real *arena, int n, const unsigned char *on);
+void spd_graph_forward(const struct spd_graph *g, real *arena, int n, const unsigned char *on);
 /* Gradients of the output nodes are in the arena before, all other gradients zero (spd_graph_clear). Adds to grad [n_slots]. */
 void spd_graph_clear(const struct spd_graph *g, real *arena);
-void spd_graph_backward(const struct spd_graph *g, const struct spd_kernels *k, real *arena, int n, const unsigned char *on,
-                        real *grad);
+void spd_graph_backward(const struct spd_graph *g, real *arena, int n, const unsigned char *on, real *grad);
 
 #endif

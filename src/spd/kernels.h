@@ -7,32 +7,15 @@
 #ifndef SPD_KERNELS_H
 #define SPD_KERNELS_H
 
+#ifdef SPD_DOUBLE
+#define PVA_SPD_REAL double
+#endif
+#include "pva/spd_device.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
-#ifdef SPD_DOUBLE
-typedef double real;
-#else
-typedef float real;
-#endif
-
-enum { SPD_LANES = 16 };
-
-enum spd_sigmoid { SPD_NORMAL, SPD_HARD, SPD_LEAKY_HARD, SPD_UPPER_LEAKY_HARD, SPD_LOWER_LEAKY_HARD, SPD_SWISH_HARD };
-
-/* A small network per component: widths d[0] -> d[1] -> ... -> d[n] = 1, exact GELU between. Its numbers lie together: for each
- * layer the matrix [d[l]][d[l+1]], then the bias [d[l+1]]. */
-enum { SPD_MAX_GATE_LAYERS = 6, SPD_MAX_GATE_WIDTH = 1024 };
-struct spd_gate_shape {
-    int n_layers; /* matrices */
-    int d[SPD_MAX_GATE_LAYERS + 1];
-    int n_params; /* per component */
-};
-
-struct spd_adam {
-    real lr, beta1, beta2, eps, decay; /* decay: p *= 1 - lr * decay first (AdamW) */
-    real correction1, correction2;     /* 1 - beta^t */
-};
+typedef pva_spd_real real;
 
 struct spd_kernels {
     /* out[j] += sum_i e[i * stride_in + j * stride_out] * in[i], for all samples */

@@ -108,7 +108,7 @@ static void add_gate(struct builder *b, int layer, int input) {
     m->raw = spd_graph_node(b->g, e->C, 1);
     struct spd_op *op = spd_graph_op(b->g, SPD_GATE, e->config->gate_vector ? input : m->h, m->raw, -1);
     op->shape = &m->shape;
-    op->params = e->params + m->gate;
+    op->params = e->on.params + m->gate;
     op->params_grad = (ptrdiff_t)m->gate;
     /* Kept as long as it stays near the processor: a third-level cache's worth would cost more than computing it again. */
     if (!e->config->gate_vector && m->shape.n_layers == 2 && (int64_t)e->C * m->shape.d[1] * e->n_modules <= 12288)
@@ -142,7 +142,7 @@ static void build_target(struct builder *b) {
         else if (from_stream) b->act[l / 2] = relu(b, stream_read(b, &s, b->weight[l], -1), NULL, -1);
         else stream_add(b, &s, b->act[l / 2], b->weight[l], -1);
     }
-    e->target_out = t->residual ? stream_read(b, &s, b->readout, -1) : relu(b, current, e->constants, -1);
+    e->target_out = t->residual ? stream_read(b, &s, b->readout, -1) : relu(b, current, e->on.constants, -1);
 }
 
 /* ---- a network with some modules replaced by masked components ---- */
@@ -194,7 +194,7 @@ static int build_variant(struct builder *b, const struct variant *v) {
         }
         if (from_stream) current = changed ? relu(b, current, NULL, v->group) : b->act[l / 2];
     }
-    return t->residual ? stream_read(b, &s, b->readout, v->group) : relu(b, current, b->e->constants, v->group);
+    return t->residual ? stream_read(b, &s, b->readout, v->group) : relu(b, current, b->e->on.constants, v->group);
 }
 
 static int add_group(struct builder *b, enum spd_term term, double coeff, double share, int kind, int only, int *use,
@@ -218,7 +218,7 @@ int spd_model_build(struct spd_engine *e, struct pva_error *err) {
     const struct pva_spd_target *t = e->target;
     struct spd_graph *g = &e->graph;
     struct builder b = {.e = e, .g = g, .embed = -1, .readout = -1, .embedded = -1};
-    const real *constant = e->constants + (t->residual ? 0 : t->n_features); /* after the bias */
+    const real *constant = e->on.constants + (t->residual ? 0 : t->n_features); /* after the bias */
     e->x = spd_graph_node(g, t->n_features, 0);
     e->zeros = spd_graph_node(g, e->C, 0);
     e->ones = spd_graph_node(g, e->C, 0);
@@ -236,8 +236,8 @@ int spd_model_build(struct spd_engine *e, struct pva_error *err) {
     for (int i = 0; i < e->n_modules; i++) {
         struct spd_module *m = &e->modules[i];
         b.module[m->layer] = i;
-        b.v[m->layer] = spd_graph_matrix(g, m->d_in, e->C, e->params + m->v, (ptrdiff_t)m->v);
-        b.u[m->layer] = spd_graph_matrix(g, e->C, m->d_out, e->params + m->u, (ptrdiff_t)m->u);
+        b.v[m->layer] = spd_graph_matrix(g, m->d_in, e->C, e->on.params + m->v, (ptrdiff_t)m->v);
+        b.u[m->layer] = spd_graph_matrix(g, e->C, m->d_out, e->on.params + m->u, (ptrdiff_t)m->u);
     }
     build_target(&b);
     const int n = e->n_modules, S = (int)c->n_mask_samples;

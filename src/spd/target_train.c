@@ -82,6 +82,7 @@ static real *reals(size_t n) {
 static void build(struct trainer *tr, int threads) {
     struct pva_spd_target *t = tr->t;
     struct spd_graph *g = &tr->graph;
+    g->device = spd_device_cpu(tr->kernels);
     size_t n = 0;
     for (int i = 0; i < t->n_layers; i++) {
         tr->at[i] = n;
@@ -134,7 +135,8 @@ static void build(struct trainer *tr, int threads) {
             }
         }
     }
-    spd_graph_finish(g, CHUNK);
+    struct pva_error err = {0};
+    PVA_ASSERT(!spd_graph_finish(g, CHUNK, &err));
     tr->grads = reals(SHARES * (size_t)g->n_slots);
     tr->arenas = reals((size_t)threads * g->n_rows * CHUNK);
 }
@@ -151,7 +153,7 @@ static void share(struct trainer *tr, int64_t step, int s, real *arena) {
         real *x = spd_value(g, arena, tr->x), *y = spd_value(g, arena, tr->y), *dy = spd_gradient(g, arena, tr->y);
         spd_data_fill(&tr->data, tr->kernels, (uint64_t)tr->t->seed, (uint32_t)step, SPD_DRAW_TRAIN, (uint32_t)first, n, CHUNK,
                       x);
-        spd_graph_forward(g, tr->kernels, arena, padded, on);
+        spd_graph_forward(g, arena, padded, on);
         spd_graph_clear(g, arena);
         for (int i = 0; i < CHUNK; i++) ones[i] = i < n;
         for (int i = 0; i < f; i++) {
@@ -162,7 +164,7 @@ static void share(struct trainer *tr, int64_t step, int s, real *arena) {
             tr->kernels->squares(padded, y + i * CHUNK, label, ones, (real)(2.0 / ((double)batch * f)), dy + i * CHUNK,
                                  &tr->loss[s]);
         }
-        spd_graph_backward(g, tr->kernels, arena, padded, on, grad);
+        spd_graph_backward(g, arena, padded, on, grad);
     }
 }
 
@@ -174,7 +176,7 @@ static void copy_transposed(int n, int m, const real *from, real *to) { /* from 
 static double run_step(struct trainer *tr, int64_t step, int threads) {
     const struct spd_graph *g = &tr->graph;
     const struct pva_spd_target *t = tr->t;
-    spd_graph_form_products(&tr->graph, tr->kernels, 0, 1);
+    spd_graph_form_products(&tr->graph, 0, 1);
 #pragma omp parallel for schedule(static) num_threads(threads)
     for (int s = 0; s < SHARES; s++) {
         /* Each thread owns a contiguous run of shares, so its arena is known from the share. */
@@ -187,7 +189,7 @@ static double run_step(struct trainer *tr, int64_t step, int threads) {
         if (s)
             for (ptrdiff_t i = 0; i < g->n_slots; i++) tr->grads[i] += from[i];
     }
-    spd_graph_return_products(g, tr->kernels, tr->grads, 0, 1);
+    spd_graph_return_products(g, tr->grads, 0, 1);
     double scale = tr->recipe->cosine ? spd_schedule("cosine", 0, 0, step, tr->recipe->steps) : 1;
     struct spd_adam a = {(real)(tr->recipe->lr * scale),
                          (real)0.9,

@@ -76,6 +76,7 @@ static int compute(struct spd_run *r, int64_t step, int report, struct step *out
                          .report = report};
     if (spd_engine_pass(r->engine, &p, r->settings->ranks, &out->sums, err)) return err->code;
     out->faithfulness = spd_engine_weights_loss(r->engine, 1);
+    if (r->engine->late.code) return *err = r->engine->late, err->code;
     const double coeffs[SPD_N_TERMS] = {c->recon, c->stochastic_recon, c->recon_layerwise, c->stochastic_recon_layerwise,
                                         c->out_recon};
     out->total = (isnan(c->faithfulness) ? 0 : c->faithfulness) * out->faithfulness +
@@ -123,12 +124,6 @@ static int log_step(struct spd_run *r, int64_t step, const struct step *s, struc
     return spd_run_log(r, step, "", o, err);
 }
 
-static double gradient_norm(const struct spd_engine *e) {
-    double norm = 0;
-    for (size_t i = 0; i < e->n_params; i++) norm += (double)e->grads[i] * (double)e->grads[i];
-    return sqrt(norm);
-}
-
 /* 1 when any rank was asked to stop. */
 static int wants_stop(struct spd_run *r, int64_t step, double loss, struct pva_error *err) {
     const struct pva_spd_settings *s = r->settings;
@@ -153,7 +148,8 @@ static int finish(struct spd_run *r, const struct step *last, struct pva_spd_res
         out->l0[k] = 0;
         for (int c = 0; c < e->C; c++) out->l0[k] += r->active[e->order[k] * e->C + c] / (double)r->config->batch_size;
     }
-    int status = spd_one_hot(r, lower, upper, err);
+    int status = spd_engine_fetch(e, err);
+    if (!status) status = spd_one_hot(r, lower, upper, err);
     if (!status && r->config->want_identity) status = spd_ci_error(r, lower, 0.1, NULL, &out->ci_error, err);
     if (!status && r->config->want_identity) status = spd_ci_error(r, lower, 0.2, NULL, &out->ci_error_02, err);
     for (int m = 0; m < e->n_modules; m++) free(lower[m]), free(upper[m]);
@@ -224,7 +220,7 @@ static int train(struct spd_run *r, int64_t first, struct pva_spd_result *out, s
         choose_threads(r->engine, step, &probe);
         if ((status = compute(r, step, log || last, &s, err))) return status;
         if (log) {
-            s.norm = gradient_norm(r->engine);
+            s.norm = spd_engine_gradient_norm(r->engine);
             if ((status = log_step(r, step, &s, err))) return status;
         }
         if (last && (status = finish(r, &s, out, err))) return status; /* before evaluation reuses the buffers */
@@ -275,7 +271,7 @@ int pva_spd_decompose(const struct pva_spd_config *c, const struct pva_spd_targe
     if (s->ranks && (s->ranks->size < 1 || SPD_SHARES % s->ranks->size))
         return pva_fail(err, PVA_USAGE, "%d ranks: a batch is cut into %d shares, so 1, 2, 4 or 8 ranks can work on it",
                         s->ranks->size, SPD_SHARES);
-    int status = spd_engine_create(c, t, s->threads, !s->no_shortcuts, &r.engine, err);
+    int status = spd_engine_create_on(s->ops, s->be, c, t, s->threads, !s->no_shortcuts, &r.engine, err);
     if (status) return status;
     size_t n = (size_t)r.engine->n_modules * (size_t)r.engine->C;
     r.since_fired = calloc(n, sizeof *r.since_fired);
@@ -283,6 +279,7 @@ int pva_spd_decompose(const struct pva_spd_config *c, const struct pva_spd_targe
     if (!r.since_fired || !r.active) status = pva_fail(err, PVA_IO, "out of memory");
     if (!status) spd_engine_initialise(r.engine, (uint64_t)c->seed);
     if (!status && s->resume) status = spd_checkpoint_read(&r, &first, err);
+    if (!status) spd_engine_place(r.engine);
     if (!status && !(s->resume && first)) status = write_settings(&r, err);
     if (!status && first > c->steps) { /* finished before: only measure again */
         struct step last;
