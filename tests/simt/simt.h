@@ -138,6 +138,7 @@ size_t simt_device_bytes(void);     /* allocated by cudaMalloc and not freed */
 } /* extern "C" */
 
 #include <functional>
+#include <tuple>
 #include <type_traits>
 
 static inline cudaError_t cudaMalloc(float **p, size_t bytes) { return cudaMalloc((void **)p, bytes); }
@@ -162,7 +163,7 @@ template <typename F> static inline cudaError_t cudaFuncSetAttribute(F *kernel, 
 /* Dynamic shared memory, by the name that both compilers understand (see kernels/cuda_check.h). */
 #define PVA_DYNAMIC_SHARED(type, name) type *name = (type *)simt_dynamic_shared()
 #define PVA_LAUNCH(kernel, grid, block, shared, stream, ...) \
-    simt_launch(#kernel, (const void *)(kernel), dim3(grid), dim3(block), (shared), (stream), [=] { (kernel)(__VA_ARGS__); })
+    simt_launch(#kernel, (const void *)(kernel), dim3(grid), dim3(block), (shared), (stream), simt_bind((kernel), __VA_ARGS__))
 /* From the linker: all static shared memory of this program or shared library. */
 extern "C" char __start_simt_shared[] __attribute__((weak, visibility("hidden")));
 extern "C" char __stop_simt_shared[] __attribute__((weak, visibility("hidden")));
@@ -212,6 +213,11 @@ void simt_run(const simt_kernel &kernel, dim3 grid, dim3 block, size_t shared);
 void simt_submit(const simt_kernel &kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t stream, std::function<void()> run);
 void *simt_dynamic_shared(void);
 int simt_syncthreads(int op, int predicate, const char *file, int line);
+
+/* A kernel with its arguments as they are now: a stream may run it when what they were taken from is gone. */
+template <typename... P, typename... A> static auto simt_bind(void (*kernel)(P...), A &&...arguments) {
+    return [kernel, all = std::tuple<std::decay_t<P>...>(std::forward<A>(arguments)...)] { std::apply(kernel, all); };
+}
 
 template <typename F>
 static void simt_launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t stream, const F &thread) {

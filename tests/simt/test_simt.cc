@@ -265,6 +265,10 @@ void test_fences() {
 }
 
 __global__ void add_one(int *x) { x[threadIdx.x]++; }
+struct pair {
+    int a, b;
+};
+__global__ void add_pair(int *x, pair p) { x[threadIdx.x] += p.a * p.b; }
 __global__ void add_value(int *x, int value) { x[threadIdx.x] += value; }
 
 /* What is on a stream runs when it is waited for and not before; an event marks a place in it; streams wait for each other. */
@@ -276,11 +280,15 @@ void test_streams() {
     cudaEventCreate(&early), cudaEventCreate(&late);
     CHECK_INT(cudaMallocHost((void **)&host, 16), cudaSuccess);
     for (int i = 0; i < 4; i++) host[i] = 10;
+    cudaMemset(x, 0, 64 * sizeof(int));
     cudaMemcpyAsync(x, host, 16, cudaMemcpyHostToDevice, a);
     cudaEventRecord(early, a);
     PVA_LAUNCH(add_one, 1, 4, 0, a, x);
     cudaEventRecord(late, a);
     host[0] = 20; /* too early: the copy takes it */
+    pair numbers = {3, 5}, *p = &numbers; /* arguments are taken at the launch */
+    PVA_LAUNCH(add_pair, 1, 4, 0, b, x + 4, *p);
+    p->a = 100;
     CHECK_INT(cudaEventQuery(early), cudaErrorNotReady);
     CHECK_INT(cudaEventSynchronize(early), cudaSuccess);
     CHECK_INT(x[0], 20);
@@ -291,6 +299,7 @@ void test_streams() {
     CHECK_INT(host[1], 10);
     CHECK_INT(cudaStreamSynchronize(b), cudaSuccess);
     CHECK_INT(host[1], 11);
+    CHECK_INT(x[4], 15);
     CHECK_INT(cudaEventQuery(late), cudaSuccess);
     PVA_LAUNCH(add_one, 1, 4, 0, a, x);
     cudaMemcpyAsync(plain, x, 16, cudaMemcpyDeviceToHost, a); /* not pinned: waits */
