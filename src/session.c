@@ -283,8 +283,8 @@ static int first_stage(const struct pva_session *s, int slot, int64_t position) 
 
 int pva_session_enters(const struct pva_session *s, int slot, int64_t position) { return s->pass[first_stage(s, slot, position)].first_layer; }
 
-/* Its stream goes into stage t, beside its neighbour's where they lie side by side. A row alone, as decoding has them, is not worth the
- * trouble: its page is not entered behind. */
+/* The row's stream before a stage is kept, together with its neighbours' of the same page. A row alone, as decoding has them, is not
+ * worth the trouble: then nobody enters with this page. */
 static void keep_row(struct pva_stage *to, struct pva_kept_rows *keep, struct page *page, int64_t row, int64_t at) {
     struct pva_kept_rows *last = to->n_keep ? &keep[to->n_keep - 1] : NULL;
     if (last && last->row + last->n == row && last->to + last->n == at && at % PAGE) page->kept += ++last->n == 2 ? 2 : 1;

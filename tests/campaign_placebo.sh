@@ -21,8 +21,12 @@ P
 timeout 3000 mpirun -n 3 "$PVA_MPI" phase1 --run "$dir/run" --model "$mini/model" --problems "$dir/problems.jsonl" --max-tokens 260 --threads 1 --quiet || exit 1
 timeout 3000 mpirun -n 2 "$PVA_MPI" steer --run "$dir/run" --latent 3:7 --sae "$mini/saes" --coefficients 0.3 --controls 0 --threads 1 --quiet || exit 1
 python3 - "$dir/run/steer-summary.json" $n <<'P'
-import json, sys
+import glob, json, os, re, sys
 s = json.load(open(sys.argv[1]))
+logs = glob.glob(os.path.dirname(sys.argv[1]) + "/logs/steer-rank*.log")
+shared = [float(re.findall(r"shared; ([0-9.]+) % of", open(log).read())[-1]) for log in logs] # tuning has one arm, validation three
+print("shared:", shared)
+assert len(shared) == 2 and min(shared) > 5, "the arms of a problem have its prompt in common below the steered layer"
 side, = s["sides"]
 placebo = side["placebo"]
 print("placebo:", placebo, "steered:", side["correction"]["rate"], side["corruption"]["rate"])

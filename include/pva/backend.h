@@ -58,7 +58,8 @@ struct pva_backend_info {
 };
 
 /* Keys and values of all sequences of a session, in pages of page_size positions. Page tables are per slot: position p of slot s
- * lies in page page_table[s][p / page_size], row p % page_size. Pages are shared by all layers.
+ * lies in page page_table[s][p / page_size], row p % page_size. Pages are shared by all layers of the cache; a page may stand in
+ * the tables of several slots.
  *   k, v: [n_layers, n_pages, n_kv_heads, page_size, d_head], dtype F32 or BF16. */
 struct pva_kv_cache {
     struct pva_tensor k, v;

@@ -107,7 +107,7 @@ int64_t pva_generator_queued(const struct pva_generator *g);  /* waiting for a s
 int64_t pva_generator_running(const struct pva_generator *g);
 
 struct pva_generator_stats {
-    int64_t passes, prompt_tokens, new_tokens, recomputed_tokens, evictions; /* prompt_tokens: computed, at least in part */
+    int64_t passes, prompt_tokens, new_tokens, recomputed_tokens, evictions; /* prompt_tokens: computed, in some layers at least */
     int64_t shared_tokens; /* positions that a sequence took over from others in all layers */
     int64_t shared_visits; /* (layer, position) pairs taken over; the session's visits are layers x positions less these */
     double prefill_seconds, decode_seconds; /* passes with and without prompt rows */
