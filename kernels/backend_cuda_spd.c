@@ -1,6 +1,7 @@
 /* backend_cuda_spd.c - the table of a decomposition's operations on one GPU: starts the kernels of cuda_spd*.cu on the backend's stream.
  *
- * Nothing returns a status but what allocates and what waits: the first failure is kept, nothing more is started, and the next download tells it. */
+ * One table at a time: whoever uses the backend's other operations meanwhile downloads what they gave first. Nothing returns a status but what allocates
+ * and what waits: the first failure is kept, nothing more is started, and the next download tells it. */
 #include "backend_cuda_spd.h"
 #include "backend_cuda.h"
 #include "cuda_spd.h"
@@ -23,7 +24,7 @@ static int open_spd(struct pva_backend *be, void **own, struct pva_error *err) {
     if (!d) return pva_fail(err, PVA_IO, "out of memory");
     d->be = be;
     d->ops = pva_backend_cuda_find(err);
-    if (!d->ops) free(d);
+    if (!d->ops || d->ops->sync(be, err)) free(d); /* nothing of the other table is under way when this one is used */
     else *own = d;
     return err->code;
 }

@@ -317,7 +317,7 @@ int pva_cuda_spd_transpose(int n, int m, const float *from, float *to, cudaStrea
 
 int pva_cuda_spd_sum_squares(size_t n, const float *x, double *block_sums, double *sum, cudaStream_t stream) {
     const size_t pieces = (n + PIECE - 1) / PIECE;
-    const int blocks = (int)(pieces < PVA_CUDA_SPD_SUMS ? pieces : PVA_CUDA_SPD_SUMS);
+    const int blocks = (int)(pieces < (size_t)PVA_CUDA_SPD_SUMS ? pieces : (size_t)PVA_CUDA_SPD_SUMS);
     if (n == 0) return 0;
     PVA_LAUNCH(sum_squares, (unsigned)blocks, THREADS, 0, stream, (int64_t)n, x, block_sums);
     const int status = launch_status();

@@ -151,7 +151,8 @@ static void near(const struct twin_buffer *b, const float *want, double toleranc
 
 static void check_rows(struct chunk k, int dim) {
     const size_t ld = (size_t)k.ld, all = (size_t)dim * ld;
-    float *x = node(dim, k, 1.5f), *dy = node(dim, k, 1), *dx = node(dim, k, 1), *g = node(dim, k, 0.5f), *r = node(dim, k, 0.5f), *empty = node(dim, (struct chunk){0, k.ld}, 1);
+    float *x = node(dim, k, 1.5f), *dy = node(dim, k, 1), *dx = node(dim, k, 1), *g = node(dim, k, 0.5f), *r = node(dim, k, 0.5f);
+    float *empty = node(dim, (struct chunk){0, k.ld}, 1);
     struct twin_buffer x_ = up(x, all), dy_ = up(dy, all), g_ = up(g, all), r_ = up(r, all);
     for (int t = SPD_NORMAL; t <= SPD_SWISH_HARD; t++) {
         const int smooth = t == SPD_NORMAL || t == SPD_SWISH_HARD;

@@ -134,8 +134,8 @@ static void lay_out_parameters(struct spd_engine *e) {
     e->params = twin_of(e, e->on.params, bytes), e->m = twin_of(e, e->on.m, bytes), e->v = twin_of(e, e->on.v, bytes);
 }
 
-/* Columns per chunk: on the processor enough to keep the vector units fed, few enough that a chunk's nodes stay in the second-level cache. Elsewhere as many as
- * a share can have. */
+/* Columns per chunk: on the processor enough to keep the vector units fed, few enough that a chunk's nodes stay in the
+ * second-level cache. Elsewhere as many as a share can have. */
 static int columns(const struct spd_engine *e) {
     const struct pva_spd_config *c = e->config;
     if (OPS->is_host) return e->C <= 64 ? 128 : 64;
@@ -169,8 +169,9 @@ static void make_buffers(struct spd_engine *e) {
     else e->staged = ones;
 }
 
-int spd_engine_create_on(const struct pva_backend_ops *ops, struct pva_backend *be, const struct pva_spd_config *c, const struct pva_spd_target *t,
-                         int threads, int shortcuts, struct spd_engine **out, struct pva_error *err) {
+int spd_engine_create_on(const struct pva_backend_ops *ops, struct pva_backend *be, const struct pva_spd_config *c,
+                         const struct pva_spd_target *t, int threads, int shortcuts, struct spd_engine **out,
+                         struct pva_error *err) {
     struct spd_engine *e = calloc(1, sizeof *e);
     if (!e) return pva_fail(err, PVA_IO, "out of memory");
     *out = e;
@@ -184,7 +185,8 @@ int spd_engine_create_on(const struct pva_backend_ops *ops, struct pva_backend *
     if (c->residual != t->residual)
         pva_fail(err, PVA_INPUT, "task_config.task_name does not fit the target, which is a %s",
                  t->residual ? "residual MLP" : "TMS");
-    else if (be && !isnan(c->schatten)) pva_fail(err, PVA_INPUT, "schatten_coeff: is computed on the processor alone; leave --no-cpu out");
+    else if (be && !isnan(c->schatten))
+        pva_fail(err, PVA_INPUT, "schatten_coeff: is computed on the processor alone; leave --no-cpu out");
     if (!err->code && !find_modules(e, err) && !shape_gates(e, err) && (!be || !OPS->open(be, &OWN, err))) {
         lay_out_parameters(e);
         copy_constants(e);
@@ -224,7 +226,8 @@ void spd_engine_place(struct spd_engine *e) {
 }
 
 int spd_engine_fetch(struct spd_engine *e, struct pva_error *err) {
-    if (OPS->download(OWN, e->params, e->on.params, e->n_params * sizeof(real), err) || OPS->download(OWN, e->m, e->on.m, e->n_params * sizeof(real), err))
+    if (OPS->download(OWN, e->params, e->on.params, e->n_params * sizeof(real), err) ||
+        OPS->download(OWN, e->m, e->on.m, e->n_params * sizeof(real), err))
         return err->code;
     return OPS->download(OWN, e->v, e->on.v, e->n_params * sizeof(real), err);
 }
@@ -302,8 +305,8 @@ struct share {
     const struct spd_pass *p;
     int index;
     real *arena, *grad;
-    struct spd_numbers *numbers; /* on the device */
-    double *active;              /* likewise */
+    struct spd_numbers *numbers;    /* on the device */
+    double *active;                 /* likewise */
     const unsigned char *on, *back; /* groups computed, and differentiated */
     const double *norms;            /* [n_modules][C] squared lengths, for the schatten norm; NULL without */
 };
@@ -326,7 +329,8 @@ static void count_schatten(struct share *s, int index, int n, const real *weight
         s->grad[m->norms + (size_t)c] += (real)sum;
         for (int i = 0; i < n; i++)
             if (g[i] > 0)
-                d[(size_t)c * ld + i] += (real)(e->config->schatten / s->p->batch * p * norm) * weights[i] * spd_power(g[i], p - 1);
+                d[(size_t)c * ld + i] +=
+                    (real)(e->config->schatten / s->p->batch * p * norm) * weights[i] * spd_power(g[i], p - 1);
     }
 }
 
@@ -361,8 +365,8 @@ static void run_chunk(struct share *s, int n, const real *rows, const uint32_t *
     for (int k = 0; k < e->n_groups; k++) {
         const struct spd_group *group = &e->groups[k];
         if (s->on[k])
-            OPS->squares(OWN, F, padded, ld, spd_value(g, s->arena, group->output), spd_value(g, s->arena, e->target_out), on_weights,
-                         (real)(2 * group->coeff * group->share / ((double)s->p->batch * F)),
+            OPS->squares(OWN, F, padded, ld, spd_value(g, s->arena, group->output), spd_value(g, s->arena, e->target_out),
+                         on_weights, (real)(2 * group->coeff * group->share / ((double)s->p->batch * F)),
                          s->p->gradients && s->back[k] ? spd_gradient(g, s->arena, group->output) : NULL, &s->numbers->terms[k]);
     }
     for (int m = 0; m < e->n_modules; m++) {
@@ -460,7 +464,8 @@ static void join(struct spd_engine *e, const struct spd_pass *p, struct spd_sums
     memset(out, 0, sizeof *out);
     out->active = active;
     for (int i = 0; i < SPD_SHARES; i++) {
-        for (int k = 0; k < e->n_groups; k++) out->terms[e->groups[k].term] += e->groups[k].share * e->numbers[i].terms[k] / outputs;
+        for (int k = 0; k < e->n_groups; k++)
+            out->terms[e->groups[k].term] += e->groups[k].share * e->numbers[i].terms[k] / outputs;
         for (int m = 0; m < e->n_modules; m++) out->importance[m] += e->numbers[i].importance[m] / samples;
         out->schatten += e->numbers[i].schatten / samples;
         for (size_t k = 0; k < n_active && active; k++) active[k] = (i ? active[k] : 0) + e->active[(size_t)i * n_active + k];
@@ -470,7 +475,8 @@ static void join(struct spd_engine *e, const struct spd_pass *p, struct spd_sums
 #pragma omp parallel for schedule(static) num_threads(e->threads) if (is_wide(e))
     for (size_t block = 0; block < n_slots; block += piece) {
         int n = (int)(block + piece < n_slots ? piece : n_slots - block);
-        for (int i = 1; i < SPD_SHARES; i++) OPS->add(OWN, 1, n, n, e->on.grads + (size_t)i * n_slots + block, e->on.grads + block);
+        for (int i = 1; i < SPD_SHARES; i++)
+            OPS->add(OWN, 1, n, n, e->on.grads + (size_t)i * n_slots + block, e->on.grads + block);
     }
 }
 
@@ -536,8 +542,8 @@ int spd_engine_pass(struct spd_engine *e, const struct spd_pass *p, const struct
 
 /* ---- what needs no samples ---- */
 
-/* Adds to sums[part] on the device; the rest V U - W of the module, times 2 coeff / N, stays in e->on.rest. Eight parts whatever the number of threads: the sum
- * is taken in their order. */
+/* Adds to sums[part] on the device; the rest V U - W of the module, times 2 coeff / N, stays in e->on.rest. Eight parts whatever
+ * the number of threads: the sum is taken in their order. */
 static void measure_rest(struct spd_engine *e, const struct spd_module *m, real scale, int gradients) {
     const size_t C = (size_t)e->C, d_out = (size_t)m->d_out;
     const real *v = e->on.params + m->v, *u = e->on.params + m->u;
@@ -552,7 +558,8 @@ static void measure_rest(struct spd_engine *e, const struct spd_module *m, real 
         OPS->product(OWN, last - first, n_c, m->d_out, v + (size_t)first * C, n_c, 1, u, m->d_out, 1, r, m->d_out);
         OPS->sum_squares(OWN, n, r, &e->on.scalars[part]);
         OPS->scaled(OWN, n, scale, r);
-        if (gradients) OPS->product(OWN, last - first, m->d_out, n_c, r, m->d_out, 1, u, 1, m->d_out, dv + (size_t)first * C, n_c);
+        if (gradients)
+            OPS->product(OWN, last - first, m->d_out, n_c, r, m->d_out, 1, u, 1, m->d_out, dv + (size_t)first * C, n_c);
     }
 }
 
@@ -595,7 +602,8 @@ double spd_engine_weights_loss(struct spd_engine *e, int gradients) {
 #pragma omp parallel for schedule(static) num_threads(e->threads) if (is_wide(e))
         for (int part = 0; part < parts; part++) {
             int first = (int)((int64_t)n_c * part / parts), last = (int)((int64_t)n_c * (part + 1) / parts);
-            OPS->product(OWN, last - first, d_in, d_out, v + first, 1, n_c, e->on.rest, d_out, 1, du + (size_t)first * (size_t)d_out, d_out);
+            OPS->product(OWN, last - first, d_in, d_out, v + first, 1, n_c, e->on.rest, d_out, 1,
+                         du + (size_t)first * (size_t)d_out, d_out);
         }
     }
     if (gradients && !isnan(e->config->schatten) && e->config->schatten != 0) return_schatten(e);
@@ -648,7 +656,8 @@ double spd_engine_update(struct spd_engine *e, double lr, int64_t count) {
 static void copy_importances(struct spd_engine *e, int node, int first, int count, double *out) {
     const real *rows = read_rows(e, spd_value(&e->graph, e->on.arenas, node));
     for (int s = 0; s < count; s++)
-        for (int c = 0; c < e->C; c++) out[(size_t)(first + s) * (size_t)e->C + (size_t)c] = (double)rows[(size_t)c * (size_t)e->graph.chunk + (size_t)s];
+        for (int c = 0; c < e->C; c++)
+            out[(size_t)(first + s) * (size_t)e->C + (size_t)c] = (double)rows[(size_t)c * (size_t)e->graph.chunk + (size_t)s];
 }
 
 int spd_engine_importances(struct spd_engine *e, int n, const double *x, double **lower, double **upper, struct pva_error *err) {

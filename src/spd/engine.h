@@ -84,8 +84,8 @@ struct spd_engine {
         uint32_t *samples;    /* [chunk] of a chunk, and its weights; on the host they are where they were made */
         real *weights;
         struct spd_numbers *numbers; /* [SPD_SHARES] */
-        double *active;  /* [SPD_SHARES][n_modules * C] */
-        double *scalars; /* [SPD_SHARES]: sums of one moment */
+        double *active;              /* [SPD_SHARES][n_modules * C] */
+        double *scalars;             /* [SPD_SHARES]: sums of one moment */
     } on;
     real *batches; /* [threads]: a share's inputs */
     size_t batch_capacity;
@@ -96,10 +96,11 @@ struct spd_engine {
 };
 
 /* be: where to compute, with its operations ops->spd; NULL: on the processor. It stays open until spd_engine_free. */
-int spd_engine_create_on(const struct pva_backend_ops *ops, struct pva_backend *be, const struct pva_spd_config *c, const struct pva_spd_target *t,
-                         int threads, int shortcuts, struct spd_engine **out, struct pva_error *err);
-static inline int spd_engine_create(const struct pva_spd_config *c, const struct pva_spd_target *t, int threads, int shortcuts, struct spd_engine **out,
-                                    struct pva_error *err) {
+int spd_engine_create_on(const struct pva_backend_ops *ops, struct pva_backend *be, const struct pva_spd_config *c,
+                         const struct pva_spd_target *t, int threads, int shortcuts, struct spd_engine **out,
+                         struct pva_error *err);
+static inline int spd_engine_create(const struct pva_spd_config *c, const struct pva_spd_target *t, int threads, int shortcuts,
+                                    struct spd_engine **out, struct pva_error *err) {
     return spd_engine_create_on(NULL, NULL, c, t, threads, shortcuts, out, err);
 }
 void spd_engine_free(struct spd_engine **e);
@@ -107,7 +108,8 @@ void spd_engine_free(struct spd_engine **e);
 /* V, U and gates at the start: init_from_target_weight of the reference. */
 void spd_engine_initialise(struct spd_engine *e, uint64_t seed);
 
-/* Parameters and moments from the host to the device, after they were set there, and back, before they are read. Nothing to do on the host itself. */
+/* Parameters and moments from the host to the device, after they were set there, and back, before they are read. Nothing to do on
+ * the host itself. */
 void spd_engine_place(struct spd_engine *e);
 int spd_engine_fetch(struct spd_engine *e, struct pva_error *err);
 

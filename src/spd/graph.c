@@ -38,7 +38,8 @@ static void form(const struct spd_graph *g, struct spd_matrix *p, int part, int 
     int first = (int)((int64_t)p->n_in * part / n_parts), last = (int)((int64_t)p->n_in * (part + 1) / n_parts);
     real *out = p->own + (size_t)first * p->n_out;
     d->ops->zero(d->own, out, (size_t)(last - first) * p->n_out * sizeof *out);
-    d->ops->product(d->own, last - first, a->n_out, p->n_out, a->value + (ptrdiff_t)first * a->n_out, a->n_out, 1, b->value, b->n_out, 1, out, p->n_out);
+    d->ops->product(d->own, last - first, a->n_out, p->n_out, a->value + (ptrdiff_t)first * a->n_out, a->n_out, 1, b->value,
+                    b->n_out, 1, out, p->n_out);
 }
 
 int spd_graph_product(struct spd_graph *g, int left, int right) {
@@ -79,8 +80,8 @@ void spd_graph_return_products(const struct spd_graph *g, real *grad, int part, 
         const real *d = grad + p->grad;
         if (a->grad >= 0) {
             int first = (int)((int64_t)a->n_in * part / n_parts), last = (int)((int64_t)a->n_in * (part + 1) / n_parts);
-            ops->product(own, last - first, b->n_out, a->n_out, d + (ptrdiff_t)first * p->n_out, p->n_out, 1, b->value, 1, b->n_out,
-                         grad + a->grad + (ptrdiff_t)first * a->n_out, a->n_out);
+            ops->product(own, last - first, b->n_out, a->n_out, d + (ptrdiff_t)first * p->n_out, p->n_out, 1, b->value, 1,
+                         b->n_out, grad + a->grad + (ptrdiff_t)first * a->n_out, a->n_out);
         }
         if (b->grad >= 0) {
             int first = (int)((int64_t)b->n_in * part / n_parts), last = (int)((int64_t)b->n_in * (part + 1) / n_parts);
@@ -137,7 +138,8 @@ static int is_on(const struct spd_op *op, const unsigned char *on) { return op->
 static void clear_outputs(const struct spd_graph *g, real *arena, int n, const unsigned char *on) {
     for (int i = 0; i < g->n_ops; i++) {
         const struct spd_op *op = &g->ops[i];
-        if (op->kind == SPD_MATMUL && is_on(op, on)) g->device.ops->clear(g->device.own, g->nodes[op->out].dim, n, g->chunk, spd_value(g, arena, op->out));
+        if (op->kind == SPD_MATMUL && is_on(op, on))
+            g->device.ops->clear(g->device.own, g->nodes[op->out].dim, n, g->chunk, spd_value(g, arena, op->out));
     }
 }
 
@@ -166,7 +168,8 @@ void spd_graph_forward(const struct spd_graph *g, real *arena, int n, const unsi
         case SPD_COPY: ops->copy(own, dim, n, ld, in, out); break;
         case SPD_RELU: ops->relu(own, dim, n, ld, in, op->bias, out); break;
         case SPD_GATE:
-            ops->gate_forward(own, n, ld, dim, op->shape, op->params, in, gate_step(g, op), out, op->cache < 0 ? NULL : spd_value(g, arena, op->cache));
+            ops->gate_forward(own, n, ld, dim, op->shape, op->params, in, gate_step(g, op), out,
+                              op->cache < 0 ? NULL : spd_value(g, arena, op->cache));
             break;
         case SPD_SIGMOID: ops->sigmoid(own, dim, n, ld, op->sigmoid, in, out); break;
         case SPD_ABS: ops->absolute(own, dim, n, ld, in, out); break;
@@ -176,7 +179,8 @@ void spd_graph_forward(const struct spd_graph *g, real *arena, int n, const unsi
 }
 
 void spd_graph_clear(const struct spd_graph *g, real *arena) {
-    g->device.ops->zero(g->device.own, arena + g->n_values * (size_t)g->chunk, (g->n_rows - g->n_values) * (size_t)g->chunk * sizeof *arena);
+    g->device.ops->zero(g->device.own, arena + g->n_values * (size_t)g->chunk,
+                        (g->n_rows - g->n_values) * (size_t)g->chunk * sizeof *arena);
 }
 
 /* Only targets train a bias, and they do it on the processor. */
@@ -215,13 +219,14 @@ void spd_graph_backward(const struct spd_graph *g, real *arena, int n, const uns
             if (op->bias_grad >= 0) bias_backward(g, dim, n, ld, out, dout, grad + op->bias_grad);
             break;
         case SPD_GATE:
-            ops->gate_backward(own, n, ld, dim, op->shape, op->params, in, gate_step(g, op), op->cache < 0 ? NULL : spd_value(g, arena, op->cache), dout,
-                               grad + op->params_grad, din);
+            ops->gate_backward(own, n, ld, dim, op->shape, op->params, in, gate_step(g, op),
+                               op->cache < 0 ? NULL : spd_value(g, arena, op->cache), dout, grad + op->params_grad, din);
             break;
         case SPD_SIGMOID: ops->sigmoid_backward(own, dim, n, ld, op->sigmoid, in, dout, din); break;
         case SPD_ABS: ops->absolute_backward(own, dim, n, ld, in, dout, din); break;
         case SPD_MASK:
-            ops->mask_backward(own, dim, n, ld, in, spd_value(g, arena, op->gate), spd_value(g, arena, op->draw), dout, din, spd_gradient(g, arena, op->gate));
+            ops->mask_backward(own, dim, n, ld, in, spd_value(g, arena, op->gate), spd_value(g, arena, op->draw), dout, din,
+                               spd_gradient(g, arena, op->gate));
             break;
         }
     }

@@ -52,16 +52,17 @@ struct spd_graph {
     struct spd_op *ops;
     struct spd_matrix *matrices;
     int n_nodes, n_ops, n_matrices;
-    size_t n_rows;     /* of the arena: values and gradients */
-    size_t n_values;   /* of those, values; the gradients follow */
-    ptrdiff_t n_slots; /* of the gradient vector */
-    int chunk;         /* columns */
+    size_t n_rows;         /* of the arena: values and gradients */
+    size_t n_values;       /* of those, values; the gradients follow */
+    ptrdiff_t n_slots;     /* of the gradient vector */
+    int chunk;             /* columns */
     struct pva_error late; /* of building */
 };
 
 void spd_graph_free(struct spd_graph *g);
 
-/* Building. A failed allocation aborts the program: these are a few kilobytes, but for the products, whose failure ends in `err` of spd_graph_finish. */
+/* Building. A failed allocation aborts the program: these are a few kilobytes, but for the products, whose failure ends in `err`
+ * of spd_graph_finish. */
 int spd_graph_node(struct spd_graph *g, int dim, int trained);
 int spd_graph_matrix(struct spd_graph *g, int n_in, int n_out, const real *value, ptrdiff_t grad);
 int spd_graph_product(struct spd_graph *g, int left, int right); /* the same pair gives the same matrix */

@@ -106,49 +106,57 @@ static void mask(void *own, int dim, int n, int ld, const real *a, const real *g
     for (int r = 0; r < dim; r++) K->mask(n, ROW(a), ROW(g), ROW(m), ROW(s));
 }
 
-static void mask_backward(void *own, int dim, int n, int ld, const real *a, const real *g, const real *m, const real *ds, real *da, real *dg) {
+static void mask_backward(void *own, int dim, int n, int ld, const real *a, const real *g, const real *m, const real *ds,
+                          real *da, real *dg) {
     for (int r = 0; r < dim; r++) K->mask_backward(n, ROW(a), ROW(g), ROW(m), ROW(ds), ROW(da), ROW(dg));
 }
 
-static void uniform(void *own, int dim, int n, int ld, uint64_t seed, uint32_t step, const uint32_t *sample, uint32_t c2, uint32_t c3, real *out) {
-    for (int r = 0; r < dim; r += 4) K->uniform(n, ld, seed, step, sample, c2 + (uint32_t)r / 4, c3, dim - r < 4 ? dim - r : 4, ROW(out));
+static void uniform(void *own, int dim, int n, int ld, uint64_t seed, uint32_t step, const uint32_t *sample, uint32_t c2,
+                    uint32_t c3, real *out) {
+    for (int r = 0; r < dim; r += 4)
+        K->uniform(n, ld, seed, step, sample, c2 + (uint32_t)r / 4, c3, dim - r < 4 ? dim - r : 4, ROW(out));
 }
 
 /* ---- products and gates ---- */
 
-static void matmul(void *own, int n, int ld, int n_in, int n_out, const real *e, int stride_in, int stride_out, const real *in, real *out) {
+static void matmul(void *own, int n, int ld, int n_in, int n_out, const real *e, int stride_in, int stride_out, const real *in,
+                   real *out) {
     K->matmul(n, ld, n_in, n_out, e, stride_in, stride_out, in, out);
 }
 
-static void outer(void *own, int n, int ld, int n_in, int n_out, const real *in, const real *dout, real *de) { K->outer(n, ld, n_in, n_out, in, dout, de); }
+static void outer(void *own, int n, int ld, int n_in, int n_out, const real *in, const real *dout, real *de) {
+    K->outer(n, ld, n_in, n_out, in, dout, de);
+}
 
-static void product(void *own, int n_i, int n_k, int n_j, const real *a, ptrdiff_t a_row, ptrdiff_t a_col, const real *b, ptrdiff_t b_row, ptrdiff_t b_col,
-                    real *out, ptrdiff_t out_row) {
+static void product(void *own, int n_i, int n_k, int n_j, const real *a, ptrdiff_t a_row, ptrdiff_t a_col, const real *b,
+                    ptrdiff_t b_row, ptrdiff_t b_col, real *out, ptrdiff_t out_row) {
     K->product(n_i, n_k, n_j, a, a_row, a_col, b, b_row, b_col, out, out_row);
 }
 
-static void gate_forward(void *own, int n, int ld, int C, const struct spd_gate_shape *g, const real *params, const real *in, int in_step, real *raw,
-                         real *cache) {
+static void gate_forward(void *own, int n, int ld, int C, const struct spd_gate_shape *g, const real *params, const real *in,
+                         int in_step, real *raw, real *cache) {
     for (int r = 0; r < C; r++)
         K->gate_forward(n, ld, g, params + (size_t)r * (size_t)g->n_params, in + (size_t)r * (size_t)in_step, ROW(raw),
                         cache ? ROW(cache) + (size_t)r * (size_t)(g->d[1] - 1) * (size_t)ld : NULL);
 }
 
-static void gate_backward(void *own, int n, int ld, int C, const struct spd_gate_shape *g, const real *params, const real *in, int in_step,
-                          const real *cache, const real *draw, real *dparams, real *din) {
+static void gate_backward(void *own, int n, int ld, int C, const struct spd_gate_shape *g, const real *params, const real *in,
+                          int in_step, const real *cache, const real *draw, real *dparams, real *din) {
     for (int r = 0; r < C; r++)
         K->gate_backward(n, ld, g, params + (size_t)r * (size_t)g->n_params, in + (size_t)r * (size_t)in_step,
-                         cache ? ROW(cache) + (size_t)r * (size_t)(g->d[1] - 1) * (size_t)ld : NULL, ROW(draw), dparams + (size_t)r * (size_t)g->n_params,
-                         din ? din + (size_t)r * (size_t)in_step : NULL);
+                         cache ? ROW(cache) + (size_t)r * (size_t)(g->d[1] - 1) * (size_t)ld : NULL, ROW(draw),
+                         dparams + (size_t)r * (size_t)g->n_params, din ? din + (size_t)r * (size_t)in_step : NULL);
 }
 
 /* ---- losses ---- */
 
-static void squares(void *own, int dim, int n, int ld, const real *y, const real *t, const real *w, real scale, real *dy, double *sum) {
+static void squares(void *own, int dim, int n, int ld, const real *y, const real *t, const real *w, real scale, real *dy,
+                    double *sum) {
     for (int r = 0; r < dim; r++) K->squares(n, ROW(y), ROW(t), w, scale, dy ? ROW(dy) : NULL, sum);
 }
 
-static void importance(void *own, int dim, int n, int ld, const real *w, const real *g, double p, real scale, real *dg, double *sum) {
+static void importance(void *own, int dim, int n, int ld, const real *w, const real *g, double p, real scale, real *dg,
+                       double *sum) {
     real terms[SPD_MOST_COLUMNS];
     for (int r = 0; r < dim; r++) {
         const real *x = ROW(g);
@@ -183,7 +191,9 @@ static void sum_squares(void *own, size_t n, const real *x, double *sum) {
     *sum = total;
 }
 
-static void adam(void *own, size_t n, const struct spd_adam *a, const real *grad, real *m, real *v, real *p) { K->adam(n, a, grad, m, v, p); }
+static void adam(void *own, size_t n, const struct spd_adam *a, const real *grad, real *m, real *v, real *p) {
+    K->adam(n, a, grad, m, v, p);
+}
 
 static void transpose(void *own, int n, int m, const real *from, real *to) {
     (void)own;
@@ -225,4 +235,6 @@ static const struct pva_spd_ops ops_cpu = {
     .transpose = transpose,
 };
 
-struct spd_device spd_device_cpu(const struct spd_kernels *k) { return (struct spd_device){&ops_cpu, (void *)k}; }
+struct spd_device spd_device_cpu(const struct spd_kernels *k) {
+    return (struct spd_device){&ops_cpu, (void *)k};
+}
