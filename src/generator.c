@@ -533,7 +533,7 @@ static int plan_capture(struct pva_generator *g, int *n_hooks, struct pva_error 
     return pva_model_ops(m)->upload(pva_model_backend(m), h->rows, g->capture_index_host, err);
 }
 
-/* Sends this pass's captures on their way, and delivers the last pass's, while the device computes. */
+/* Sends this pass's captures on their way. */
 static int read_captures(struct pva_generator *g, struct pva_error *err) {
     const struct pva_model *m = pva_session_model(g->session);
     struct captured *k = &g->captured[g->turn];
@@ -541,7 +541,7 @@ static int read_captures(struct pva_generator *g, struct pva_error *err) {
     if (k->n && pva_model_ops(m)->readback_begin(pva_model_backend(m), k->readback, captured, err)) return err->code;
     k->on_its_way = k->n > 0;
     for (int64_t i = 0; i < k->n; i++) k->rows[i].sequence->captured_until = k->rows[i].position + 1;
-    return deliver_captures(g, &g->captured[!g->turn], err);
+    return PVA_OK;
 }
 
 static int is_eos(const struct pva_model_config *c, int32_t token) {
@@ -584,7 +584,9 @@ static int sample_rows(struct pva_generator *g, struct pva_error *err) {
         g->draws[n] = pva_rng_uniform(q->request.seed, PVA_RNG_TOKEN, q->request.item, q->request.sample, (uint32_t)(q->n_tokens - q->request.n_prompt));
         owners[n++] = q;
     }
-    if (pva_session_logits(g->session, g->logit_rows, n, err) || pva_session_sample(g->session, n, g->temperatures, g->draws, g->sampled, err))
+    /* The last pass's captures are delivered while the device computes, before its tokens are waited for. */
+    if (pva_session_logits(g->session, g->logit_rows, n, err) || deliver_captures(g, &g->captured[!g->turn], err) ||
+        pva_session_sample(g->session, n, g->temperatures, g->draws, g->sampled, err))
         return err->code;
     for (int64_t i = 0; i < n; i++) {
         enum pva_finish how;
