@@ -96,6 +96,7 @@ size_t pva_cuda_maxt_bytes(int64_t n_groups, int64_t n) {
 int pva_cuda_maxt_count(const struct pva_cuda_maxt *m, const uint64_t *labels, int64_t n, int64_t *n_at_least, void *work, size_t work_bytes,
                         cudaStream_t stream) {
     if (m->n_levels == 0) return 0;
+    const pva_cuda_maxt args = *m; /* goes with the launch, and *m need not outlive this call */
     int status = (int)cudaMemsetAsync(n_at_least, 0, (size_t)m->n_levels * sizeof *n_at_least, stream);
     const int64_t at_once = (int64_t)(work_bytes / block_bytes(m->n_groups)), n_blocks = (n + BLOCK - 1) / BLOCK;
     for (int64_t b = 0; b < n_blocks && !status; b += at_once) {
@@ -107,12 +108,12 @@ int pva_cuda_maxt_count(const struct pva_cuda_maxt *m, const uint64_t *labels, i
         if (!status) status = (int)cudaMemsetAsync(low, NONE_YET & 0xff, bytes, stream);
         if (status) break;
         const dim3 grid((unsigned)((m->n_sets + ROWS - 1) / ROWS), (unsigned)blocks);
-        PVA_LAUNCH(extremes, grid, BLOCK, 0, stream, *m, first, columns, high, low);
+        PVA_LAUNCH(extremes, grid, BLOCK, 0, stream, args, first, columns, high, low);
         status = launch_status();
         if (status) break;
         unsigned long long *counts = (unsigned long long *)n_at_least;
-        if (m->studentised) PVA_LAUNCH(step_down<true>, (unsigned)blocks, BLOCK, 0, stream, *m, high, low, columns, n - b * BLOCK, counts);
-        else PVA_LAUNCH(step_down<false>, (unsigned)blocks, BLOCK, 0, stream, *m, high, low, columns, n - b * BLOCK, counts);
+        if (m->studentised) PVA_LAUNCH(step_down<true>, (unsigned)blocks, BLOCK, 0, stream, args, high, low, columns, n - b * BLOCK, counts);
+        else PVA_LAUNCH(step_down<false>, (unsigned)blocks, BLOCK, 0, stream, args, high, low, columns, n - b * BLOCK, counts);
         status = launch_status();
     }
     return status;

@@ -327,6 +327,6 @@ int pva_cuda_spd_sum_squares(size_t n, const float *x, double *block_sums, doubl
 }
 
 int pva_cuda_spd_adam(size_t n, const struct spd_adam *a, const float *grad, float *m, float *v, float *p, cudaStream_t stream) {
-    VECTOR(adam, n, (int64_t)n, a->beta1, a->beta2, a->lr / a->correction1, 1.0f - a->lr * a->decay,
-               sqrtf(a->correction2), a->eps, grad, m, v, p);
+    const float b1 = a->beta1, b2 = a->beta2, rate = a->lr / a->correction1, keep = 1.0f - a->lr * a->decay, root = sqrtf(a->correction2), eps = a->eps;
+    VECTOR(adam, n, (int64_t)n, b1, b2, rate, keep, root, eps, grad, m, v, p);
 }
