@@ -1,9 +1,11 @@
 /* backend_cuda.c - the table of operations on one GPU: checks shapes, moves memory, starts the kernels on one stream.
  *
- * Everything is asynchronous but download and sync. Uploads go through pinned memory, so the caller's may be reused at once. What a kernel finds
- * wrong (a token outside of the vocabulary) it writes down on the device; download and sync read it and report it. */
+ * Everything is asynchronous but download and sync. Operations are put off until memory is moved or waited for, and start together (cuda_calls.h).
+ * Uploads go through pinned memory, so the caller's may be reused at once. What a kernel finds wrong (a token outside of the vocabulary) it
+ * writes down on the device; download and sync read it and report it. */
 #include "backend_cuda.h"
 #include "backend_cuda_spd.h"
+#include "cuda_calls.h"
 #include "cuda_check.h"
 #include "kernels.h"
 
@@ -16,13 +18,22 @@ struct pva_buffer {
     size_t bytes;
 };
 
+/* Pinned host memory, filled on a stream of its own. */
+struct pva_readback {
+    char *host;
+    size_t bytes;
+    cudaEvent_t ready, copied; /* on the stream of operations, on that of copies */
+};
+
 enum { SLOTS = 8, SLOT_BYTES = 2 << 20 };
 
 struct pva_backend {
     int device;
     struct cudaDeviceProp prop;
     enum pva_cuda_path path;
-    cudaStream_t stream;
+    cudaStream_t stream, copies; /* operations; readbacks */
+    struct cuda_calls *calls;
+    struct pva_error late; /* of calls that were started where no error can be returned */
     size_t used, limit;
 
     char *pinned; /* [SLOTS][SLOT_BYTES] */
@@ -97,6 +108,8 @@ static void cuda_close(struct pva_backend **out) {
     cudaFree(be->fault);
     cudaFree(be->cosines);
     cudaFree(be->sines);
+    cuda_calls_close(&be->calls);
+    if (be->copies) cudaStreamDestroy(be->copies);
     if (be->stream) cudaStreamDestroy(be->stream);
     free(be);
     *out = NULL;
@@ -126,13 +139,16 @@ static int open_device(struct pva_backend *be, struct pva_error *err) {
     PVA_CUDA_TRY(cudaSetDevice(be->device), err);
     PVA_CUDA_TRY(cudaGetDeviceProperties(&be->prop, be->device), err);
     PVA_CUDA_TRY(cudaStreamCreateWithFlags(&be->stream, cudaStreamNonBlocking), err);
+    PVA_CUDA_TRY(cudaStreamCreateWithFlags(&be->copies, cudaStreamNonBlocking), err);
     PVA_CUDA_TRY(cudaHostAlloc((void **)&be->pinned, (size_t)SLOTS * SLOT_BYTES, cudaHostAllocDefault), err);
     PVA_CUDA_TRY(cudaHostAlloc((void **)&be->pinned_fault, 2 * sizeof(int32_t), cudaHostAllocDefault), err);
     for (int i = 0; i < SLOTS; i++) PVA_CUDA_TRY(cudaEventCreateWithFlags(&be->copied[i], cudaEventDisableTiming), err);
     TRY(take(be, 2 * sizeof(int32_t), (void **)&be->fault, err));
     PVA_CUDA_TRY(cudaMemsetAsync(be->fault, 0, 2 * sizeof(int32_t), be->stream), err);
     PVA_CUDA_TRY(cudaStreamSynchronize(be->stream), err);
-    return PVA_OK;
+    const char *graphs = getenv("PVA_CUDA_GRAPHS"); /* "off": every kernel by itself, to find out what a failure or a time comes from */
+    be->calls = cuda_calls_open(be->device, be->stream, !graphs || strcmp(graphs, "off"));
+    return be->calls ? PVA_OK : pva_fail(err, PVA_IO, "out of memory");
 }
 
 static int cuda_open(const struct pva_backend_settings *settings, struct pva_backend **out, struct pva_error *err) {
@@ -185,6 +201,12 @@ static int cuda_count(void) {
 static int finish(struct pva_backend *be, const char *stage, struct pva_error *err) {
     static const char *const what[] = {"", "a token id outside of the vocabulary", "a row outside of its tensor", "a direction outside of its table",
                                        "a slot, position or page outside of the cache"};
+    if (be->late.code) {
+        *err = be->late;
+        be->late = (struct pva_error){0};
+        return err->code;
+    }
+    TRY(cuda_calls_start(be->calls, err));
     TRY(START(be, stage, cudaMemcpyAsync(be->pinned_fault, be->fault, 2 * sizeof(int32_t), cudaMemcpyDeviceToHost, be->stream), err));
     TRY(START(be, stage, cudaStreamSynchronize(be->stream), err));
     int32_t kind = be->pinned_fault[0], value = be->pinned_fault[1];
@@ -206,9 +228,16 @@ static int new_buffer(struct pva_backend *be, size_t bytes, struct pva_buffer **
     return PVA_OK;
 }
 
+/* Frees device memory once the kernels that use it are through: those that wait to be started, and, by cudaFree itself, those that run. */
+static void release(struct pva_backend *be, void *data) {
+    struct pva_error err = {0};
+    if (data && cuda_calls_start(be->calls, &err) && !be->late.code) be->late = err;
+    cudaFree(data);
+}
+
 static void cuda_free(struct pva_backend *be, struct pva_buffer **buffer) {
     if (!*buffer) return;
-    cudaFree((*buffer)->data); /* waits for kernels that still use it */
+    release(be, (*buffer)->data);
     be->used -= (*buffer)->bytes;
     free(*buffer);
     *buffer = NULL;
@@ -228,6 +257,7 @@ static int next_slot(struct pva_backend *be, int *slot, struct pva_error *err) {
 }
 
 static int to_device(struct pva_backend *be, char *dst, const char *host, size_t bytes, struct pva_error *err) {
+    TRY(cuda_calls_start(be->calls, err));
     for (size_t at = 0; at < bytes; at += SLOT_BYTES) {
         size_t piece = bytes - at < SLOT_BYTES ? bytes - at : SLOT_BYTES;
         int slot;
@@ -255,6 +285,7 @@ static int cuda_download(struct pva_backend *be, struct pva_tensor src, void *ho
     const char *from = data_of(src);
     size_t bytes = tensor_bytes(src), sent = 0, read = 0;
     int begin = be->slot, waiting = 0;
+    TRY(cuda_calls_start(be->calls, err));
     while (read < bytes) {
         while (sent < bytes && waiting < SLOTS) {
             size_t piece = bytes - sent < SLOT_BYTES ? bytes - sent : SLOT_BYTES;
@@ -275,10 +306,53 @@ static int cuda_download(struct pva_backend *be, struct pva_tensor src, void *ho
 
 static int cuda_sync(struct pva_backend *be, struct pva_error *err) { return finish(be, "sync", err); }
 
+/* ---- readbacks ---- */
+
+static void cuda_readback_close(struct pva_backend *be, struct pva_readback **out) {
+    struct pva_readback *r = *out;
+    (void)be;
+    if (!r) return;
+    if (r->copied) cudaEventSynchronize(r->copied);
+    if (r->ready) cudaEventDestroy(r->ready);
+    if (r->copied) cudaEventDestroy(r->copied);
+    cudaFreeHost(r->host);
+    free(r);
+    *out = NULL;
+}
+
+static int cuda_readback_open(struct pva_backend *be, size_t bytes, struct pva_readback **out, struct pva_error *err) {
+    struct pva_readback *r = calloc(1, sizeof *r);
+    if (!r) return pva_fail(err, PVA_IO, "out of memory");
+    r->bytes = bytes;
+    if (START(be, "pinned memory for a readback", cudaHostAlloc((void **)&r->host, bytes ? bytes : 1, cudaHostAllocDefault), err) ||
+        START(be, "readback", cudaEventCreateWithFlags(&r->ready, cudaEventDisableTiming), err) ||
+        START(be, "readback", cudaEventCreateWithFlags(&r->copied, cudaEventDisableTiming), err)) {
+        cudaGetLastError(); /* else the next launch would report it */
+        cuda_readback_close(be, &r);
+        return err->code;
+    }
+    *out = r;
+    return PVA_OK;
+}
+
+static int cuda_readback_begin(struct pva_backend *be, struct pva_readback *r, struct pva_tensor src, struct pva_error *err) {
+    PVA_ASSERT(tensor_bytes(src) <= r->bytes);
+    TRY(cuda_calls_start(be->calls, err));
+    TRY(START(be, "readback", cudaEventRecord(r->ready, be->stream), err));
+    TRY(START(be, "readback", cudaStreamWaitEvent(be->copies, r->ready, 0), err));
+    TRY(START(be, "readback", cudaMemcpyAsync(r->host, data_of(src), tensor_bytes(src), cudaMemcpyDeviceToHost, be->copies), err));
+    return START(be, "readback", cudaEventRecord(r->copied, be->copies), err);
+}
+
+static int cuda_readback_wait(struct pva_backend *be, struct pva_readback *r, const void **host, struct pva_error *err) {
+    *host = r->host;
+    return START(be, "readback", cudaEventSynchronize(r->copied), err);
+}
+
 /* Work memory of at least this size. It only grows, and is large enough after the first passes. */
 static int need_work(struct pva_backend *be, size_t bytes, struct pva_error *err) {
     if (bytes <= be->work_bytes) return PVA_OK;
-    cudaFree(be->work);
+    release(be, be->work);
     be->used -= be->work_bytes;
     be->work = NULL, be->work_bytes = 0;
     bytes = (bytes + (1 << 20) - 1) >> 20 << 20;
@@ -287,54 +361,92 @@ static int need_work(struct pva_backend *be, size_t bytes, struct pva_error *err
     return START(be, "clearing memory", cudaMemsetAsync(be->work, 0, PVA_CUDA_COUNTERS, be->stream), err);
 }
 
-/* ---- operations ---- */
+/* ---- operations: each checks its shapes and puts off its launcher, with the launcher's arguments in p, n and f in their order ---- */
 
+#define PUT(be, err, ...) cuda_calls_add((be)->calls, &(struct cuda_call){__VA_ARGS__}, err)
+#define TYPE(i) (enum pva_dtype)c->n[i]
+
+static int start_convert(const struct cuda_call *c, cudaStream_t stream) {
+    return pva_cuda_convert(c->p[0], TYPE(0), c->p[1], TYPE(1), c->n[2], stream);
+}
 static int cuda_convert(struct pva_backend *be, struct pva_tensor src, struct pva_tensor dst, struct pva_error *err) {
     PVA_ASSERT(src.rows * src.cols == dst.rows * dst.cols);
     PVA_ASSERT(src.dtype == PVA_F32 || src.dtype == PVA_BF16 || src.dtype == PVA_F16);
-    return START(be, "convert", pva_cuda_convert(data_of(src), src.dtype, either_of(dst), dst.dtype, src.rows * src.cols, be->stream), err);
+    return PUT(be, err, start_convert, "convert", .p = {data_of(src), either_of(dst)}, .n = {src.dtype, dst.dtype, src.rows * src.cols});
 }
 
+static int start_embed(const struct cuda_call *c, cudaStream_t stream) {
+    return pva_cuda_embed(c->p[0], c->n[0], c->p[1], TYPE(1), c->n[2], c->n[3], c->f[0], (int)c->n[4], c->p[2], c->p[3], stream);
+}
 static int cuda_embed(struct pva_backend *be, struct pva_tensor ids, struct pva_tensor table, float scale, int round_bf16, struct pva_tensor y,
                       struct pva_error *err) {
     PVA_ASSERT(table.cols == y.cols);
-    return START(be, "embed",
-                 pva_cuda_embed(i32_of(ids, y.rows), y.rows, either_of(table), table.dtype, table.rows, y.cols, scale, round_bf16, f32_of(y), be->fault,
-                                be->stream),
-                 err);
+    return PUT(be, err, start_embed, "embed", .p = {i32_of(ids, y.rows), either_of(table), f32_of(y), be->fault},
+               .n = {y.rows, table.dtype, table.rows, y.cols, round_bf16}, .f = {scale});
 }
 
+static int start_rmsnorm(const struct cuda_call *c, cudaStream_t stream) {
+    return pva_cuda_rmsnorm(c->p[0], c->p[1], c->f[0], c->n[0], c->n[1], c->p[2], TYPE(2), stream);
+}
 static int cuda_rmsnorm(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, float eps, struct pva_tensor y, struct pva_error *err) {
     PVA_ASSERT(w.rows == 1 && w.cols == x.cols && y.rows == x.rows && y.cols == x.cols);
-    return START(be, "rmsnorm", pva_cuda_rmsnorm(f32_of(x), f32_of(w), eps, x.rows, x.cols, either_of(y), y.dtype, be->stream), err);
+    return PUT(be, err, start_rmsnorm, "rmsnorm", .p = {f32_of(x), f32_of(w), either_of(y)}, .n = {x.rows, x.cols, y.dtype}, .f = {eps});
 }
 
+static int start_rmsnorm_add(const struct cuda_call *c, cudaStream_t stream) {
+    return pva_cuda_rmsnorm_add(c->p[0], c->p[1], c->f[0], c->n[0], c->n[1], c->p[2], stream);
+}
 static int cuda_rmsnorm_add(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, float eps, struct pva_tensor resid, struct pva_error *err) {
     PVA_ASSERT(w.rows == 1 && w.cols == x.cols && resid.rows == x.rows && resid.cols == x.cols);
-    return START(be, "rmsnorm_add", pva_cuda_rmsnorm_add(f32_of(x), f32_of(w), eps, x.rows, x.cols, f32_of(resid), be->stream), err);
+    return PUT(be, err, start_rmsnorm_add, "rmsnorm_add", .p = {f32_of(x), f32_of(w), f32_of(resid)}, .n = {x.rows, x.cols}, .f = {eps});
 }
 
+static int start_rmsnorm_add_rmsnorm(const struct cuda_call *c, cudaStream_t stream) {
+    return pva_cuda_rmsnorm_add_rmsnorm(c->p[0], c->p[1], c->p[2], c->f[0], c->n[0], c->n[1], c->p[3], c->p[4], TYPE(2), stream);
+}
+static int cuda_rmsnorm_add_rmsnorm(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, struct pva_tensor w_next, float eps,
+                                    struct pva_tensor resid, struct pva_tensor y, struct pva_error *err) {
+    PVA_ASSERT(w.rows == 1 && w.cols == x.cols && w_next.rows == 1 && w_next.cols == x.cols);
+    PVA_ASSERT(resid.rows == x.rows && resid.cols == x.cols && y.rows == x.rows && y.cols == x.cols);
+    return PUT(be, err, start_rmsnorm_add_rmsnorm, "rmsnorm_add_rmsnorm", .p = {f32_of(x), f32_of(w), f32_of(w_next), f32_of(resid), either_of(y)},
+               .n = {x.rows, x.cols, y.dtype}, .f = {eps});
+}
+
+/* p: x, work, then each product's w and y. n: x's type, w's type, rows, k, path, count, each product's m. */
+static int start_linear(const struct cuda_call *c, cudaStream_t stream) {
+    struct pva_cuda_product products[PVA_MOST_LINEARS];
+    const int count = (int)c->n[5];
+    for (int i = 0; i < count; i++) products[i] = (struct pva_cuda_product){c->p[2 + 2 * i], c->p[3 + 2 * i], c->n[6 + i]};
+    return pva_cuda_linear(c->p[0], TYPE(0), products, count, TYPE(1), c->n[2], c->n[3], (enum pva_cuda_path)c->n[4], c->p[1], stream);
+}
+static int cuda_linears(struct pva_backend *be, struct pva_tensor x, const struct pva_tensor *w, const struct pva_tensor *y, int count,
+                        struct pva_error *err) {
+    PVA_ASSERT(count >= 1 && count <= PVA_MOST_LINEARS);
+    struct pva_cuda_product products[PVA_MOST_LINEARS];
+    struct cuda_call call = {start_linear, "linear", .p = {either_of(x)}, .n = {x.dtype, w[0].dtype, x.rows, x.cols, be->path, count}};
+    for (int i = 0; i < count; i++) {
+        PVA_ASSERT(x.cols == w[i].cols && y[i].rows == x.rows && y[i].cols == w[i].rows && !(x.dtype == PVA_BF16 && w[i].dtype == PVA_F32));
+        if (w[i].dtype != w[0].dtype) { /* a kernel reads weights of one type */
+            TRY(cuda_linears(be, x, w, y, i, err));
+            return cuda_linears(be, x, w + i, y + i, count - i, err);
+        }
+        products[i] = (struct pva_cuda_product){either_of(w[i]), f32_of(y[i]), w[i].rows};
+        call.p[2 + 2 * i] = either_of(w[i]), call.p[3 + 2 * i] = f32_of(y[i]), call.n[6 + i] = w[i].rows;
+    }
+    TRY(need_work(be, pva_cuda_linear_bytes(x.rows, products, count, x.cols), err));
+    call.p[1] = be->work;
+    return cuda_calls_add(be->calls, &call, err);
+}
 static int cuda_linear(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, struct pva_tensor y, struct pva_error *err) {
-    PVA_ASSERT(x.cols == w.cols && y.rows == x.rows && y.cols == w.rows && !(x.dtype == PVA_BF16 && w.dtype == PVA_F32));
-    TRY(need_work(be, pva_cuda_linear_bytes(x.rows, w.rows, x.cols), err));
-    return START(be, "linear", pva_cuda_linear(either_of(x), x.dtype, either_of(w), w.dtype, x.rows, w.rows, x.cols, f32_of(y), be->path, be->work, be->stream),
-                 err);
-}
-
-static struct pva_cuda_kv kv_of(const struct pva_kv_cache *kv) {
-    return (struct pva_cuda_kv){
-        .k = either_of(kv->k), .v = either_of(kv->v), .type = kv->k.dtype, .page_table = data_of(kv->page_table), .n_slots = (int)kv->page_table.rows,
-        .max_pages = (int)kv->page_table.cols, .n_layers = kv->n_layers, .n_pages = kv->n_pages, .page_size = kv->page_size, .n_kv_heads = kv->n_kv_heads,
-        .d_head = kv->d_head,
-    };
+    return cuda_linears(be, x, &w, &y, 1, err);
 }
 
 /* The angles of all positions that the cache's tables have: which ones come is known on the device only. */
 static int need_angles(struct pva_backend *be, int64_t positions, int64_t half, float theta, struct pva_error *err) {
     if (positions <= be->rope_positions && half == be->rope_half && theta == be->rope_theta) return PVA_OK;
     size_t old = (size_t)(be->rope_positions * be->rope_half) * sizeof(float), bytes = (size_t)(positions * half) * sizeof(float);
-    cudaFree(be->cosines);
-    cudaFree(be->sines);
+    release(be, be->cosines);
+    release(be, be->sines);
     be->cosines = be->sines = NULL;
     be->rope_positions = 0;
     be->used -= 2 * old;
@@ -361,6 +473,24 @@ static void check_cache(const struct pva_attention_shape *shape, const struct pv
     PVA_ASSERT(kv->k.rows == (int64_t)kv->n_layers * kv->n_pages * kv->n_kv_heads * kv->page_size && kv->v.rows == kv->k.rows);
 }
 
+/* A cache in a call: p from `p` on: keys, values, page table; n from `n` on. */
+static void put_cache(struct cuda_call *c, int p, int n, const struct pva_kv_cache *kv) {
+    c->p[p] = either_of(kv->k), c->p[p + 1] = either_of(kv->v), c->p[p + 2] = data_of(kv->page_table);
+    const int64_t shape[] = {kv->k.dtype, kv->page_table.rows, kv->page_table.cols, kv->n_layers, kv->n_pages, kv->page_size, kv->n_kv_heads, kv->d_head};
+    memcpy(c->n + n, shape, sizeof shape);
+}
+static struct pva_cuda_kv cache_of(const struct cuda_call *c, int p, int n) {
+    const int64_t *s = c->n + n;
+    return (struct pva_cuda_kv){
+        .k = c->p[p], .v = c->p[p + 1], .page_table = c->p[p + 2], .type = (enum pva_dtype)s[0], .n_slots = (int)s[1], .max_pages = (int)s[2],
+        .n_layers = (int)s[3], .n_pages = (int)s[4], .page_size = (int)s[5], .n_kv_heads = (int)s[6], .d_head = (int)s[7],
+    };
+}
+
+static int start_rope_store(const struct cuda_call *c, cudaStream_t stream) {
+    const struct pva_cuda_kv kv = cache_of(c, 8, 4);
+    return pva_cuda_rope_store(c->p[0], c->p[1], c->p[2], c->p[3], c->p[4], c->n[0], (int)c->n[1], c->p[5], c->p[6], c->n[2], &kv, (int)c->n[3], c->p[7], stream);
+}
 static int cuda_rope_store(struct pva_backend *be, struct pva_tensor q, struct pva_tensor k, struct pva_tensor v, struct pva_tensor slots,
                            struct pva_tensor positions, float theta, const struct pva_attention_shape *shape, const struct pva_kv_cache *kv, int layer,
                            struct pva_error *err) {
@@ -369,67 +499,90 @@ static int cuda_rope_store(struct pva_backend *be, struct pva_tensor q, struct p
     check_cache(shape, kv, layer);
     PVA_ASSERT(d % 2 == 0 && q.cols == shape->n_heads * d && k.cols == shape->n_kv_heads * d && v.cols == k.cols && k.rows == n && v.rows == n);
     TRY(need_angles(be, kv->page_table.cols * kv->page_size, d / 2, theta, err));
-    struct pva_cuda_kv cache = kv_of(kv);
-    return START(be, "rope_store",
-                 pva_cuda_rope_store(f32_of(q), f32_of(k), f32_of(v), i32_of(slots, n), i32_of(positions, n), n, shape->n_heads, be->cosines, be->sines,
-                                     be->rope_positions, &cache, layer, be->fault, be->stream),
-                 err);
+    struct cuda_call call = {start_rope_store, "rope_store",
+                             .p = {f32_of(q), f32_of(k), f32_of(v), i32_of(slots, n), i32_of(positions, n), be->cosines, be->sines, be->fault},
+                             .n = {n, shape->n_heads, be->rope_positions, layer}};
+    put_cache(&call, 8, 4, kv);
+    return cuda_calls_add(be->calls, &call, err);
 }
 
+static int start_attention(const struct cuda_call *c, cudaStream_t stream) {
+    const struct pva_cuda_kv kv = cache_of(c, 6, 5);
+    const struct pva_attention_shape shape = {
+        .n_heads = (int)c->n[1], .n_kv_heads = kv.n_kv_heads, .d_head = kv.d_head, .scale = c->f[0], .softcap = c->f[1], .window = (int)c->n[2],
+    };
+    return pva_cuda_attention(c->p[0], c->p[1], c->p[2], c->n[0], &shape, &kv, (int)c->n[3], c->p[3], TYPE(4), c->p[4], c->p[5], stream);
+}
 static int cuda_attention(struct pva_backend *be, struct pva_tensor q, struct pva_tensor slots, struct pva_tensor positions,
                           const struct pva_attention_shape *shape, const struct pva_kv_cache *kv, int layer, struct pva_tensor out,
                           struct pva_error *err) {
     int64_t n = q.rows;
     check_cache(shape, kv, layer);
     PVA_ASSERT(q.cols == shape->n_heads * shape->d_head && out.rows == n && out.cols == q.cols);
-    struct pva_cuda_kv cache = kv_of(kv);
+    struct cuda_call call = {start_attention, "attention", .p = {f32_of(q), i32_of(slots, n), i32_of(positions, n), either_of(out)},
+                             .n = {n, shape->n_heads, shape->window, layer, out.dtype}, .f = {shape->scale, shape->softcap}};
+    put_cache(&call, 6, 5, kv);
+    const struct pva_cuda_kv cache = cache_of(&call, 6, 5);
     TRY(need_work(be, pva_cuda_attention_bytes(n, shape->n_heads, &cache, shape->window), err));
-    return START(be, "attention",
-                 pva_cuda_attention(f32_of(q), i32_of(slots, n), i32_of(positions, n), n, shape, &cache, layer, either_of(out), out.dtype, be->work, be->fault,
-                                    be->stream),
-                 err);
+    call.p[4] = be->work, call.p[5] = be->fault;
+    return cuda_calls_add(be->calls, &call, err);
 }
 
+static int start_geglu(const struct cuda_call *c, cudaStream_t stream) { return pva_cuda_geglu(c->p[0], c->p[1], c->n[0], c->p[2], TYPE(1), stream); }
 static int cuda_geglu(struct pva_backend *be, struct pva_tensor gate, struct pva_tensor up, struct pva_tensor y, struct pva_error *err) {
     PVA_ASSERT(up.rows == gate.rows && up.cols == gate.cols && y.rows == gate.rows && y.cols == gate.cols);
-    return START(be, "geglu", pva_cuda_geglu(f32_of(gate), f32_of(up), gate.rows * gate.cols, either_of(y), y.dtype, be->stream), err);
+    return PUT(be, err, start_geglu, "geglu", .p = {f32_of(gate), f32_of(up), either_of(y)}, .n = {gate.rows * gate.cols, y.dtype});
 }
 
+static int start_gather_rows(const struct cuda_call *c, cudaStream_t stream) {
+    return pva_cuda_gather_rows(c->p[0], c->n[0], c->n[1], c->p[1], c->n[2], c->p[2], c->p[3], stream);
+}
 static int cuda_gather_rows(struct pva_backend *be, struct pva_tensor src, struct pva_tensor rows, struct pva_tensor dst, struct pva_error *err) {
     PVA_ASSERT(src.cols == dst.cols);
-    return START(be, "gather_rows",
-                 pva_cuda_gather_rows(f32_of(src), src.rows, src.cols, i32_of(rows, dst.rows), dst.rows, f32_of(dst), be->fault, be->stream), err);
+    return PUT(be, err, start_gather_rows, "gather_rows", .p = {f32_of(src), i32_of(rows, dst.rows), f32_of(dst), be->fault},
+               .n = {src.rows, src.cols, dst.rows});
 }
 
+static int start_add_direction(const struct cuda_call *c, cudaStream_t stream) {
+    return pva_cuda_add_direction(c->p[0], c->n[0], c->n[1], c->p[1], c->n[2], c->p[2], c->p[3], c->p[4], stream);
+}
 static int cuda_add_direction(struct pva_backend *be, struct pva_tensor x, struct pva_tensor directions, struct pva_tensor which,
                               struct pva_tensor coefficients, struct pva_error *err) {
     PVA_ASSERT(directions.cols == x.cols && coefficients.rows == x.rows && coefficients.cols == 1);
-    return START(be, "add_direction",
-                 pva_cuda_add_direction(f32_of(x), x.rows, x.cols, f32_of(directions), directions.rows, i32_of(which, x.rows), f32_of(coefficients), be->fault,
-                                        be->stream),
-                 err);
+    return PUT(be, err, start_add_direction, "add_direction",
+               .p = {f32_of(x), f32_of(directions), i32_of(which, x.rows), f32_of(coefficients), be->fault}, .n = {x.rows, x.cols, directions.rows});
 }
 
+static int start_ablate_direction(const struct cuda_call *c, cudaStream_t stream) {
+    return pva_cuda_ablate_direction(c->p[0], c->n[0], c->n[1], c->p[1], c->n[2], c->p[2], c->p[3], stream);
+}
 static int cuda_ablate_direction(struct pva_backend *be, struct pva_tensor x, struct pva_tensor directions, struct pva_tensor which,
                                  struct pva_error *err) {
     PVA_ASSERT(directions.cols == x.cols);
-    return START(be, "ablate_direction",
-                 pva_cuda_ablate_direction(f32_of(x), x.rows, x.cols, f32_of(directions), directions.rows, i32_of(which, x.rows), be->fault, be->stream), err);
+    return PUT(be, err, start_ablate_direction, "ablate_direction", .p = {f32_of(x), f32_of(directions), i32_of(which, x.rows), be->fault},
+               .n = {x.rows, x.cols, directions.rows});
 }
 
+static int start_softcap(const struct cuda_call *c, cudaStream_t stream) { return pva_cuda_softcap(c->p[0], c->n[0], c->f[0], stream); }
 static int cuda_softcap(struct pva_backend *be, struct pva_tensor logits, float cap, struct pva_error *err) {
-    return START(be, "softcap", pva_cuda_softcap(f32_of(logits), logits.rows * logits.cols, cap, be->stream), err);
+    return PUT(be, err, start_softcap, "softcap", .p = {f32_of(logits)}, .n = {logits.rows * logits.cols}, .f = {cap});
 }
 
+static int start_sample(const struct cuda_call *c, cudaStream_t stream) {
+    return pva_cuda_sample(c->p[0], c->n[0], c->n[1], c->p[1], c->p[2], c->p[3], c->p[4], stream);
+}
 static int cuda_sample(struct pva_backend *be, struct pva_tensor logits, struct pva_tensor temperatures, struct pva_tensor draws,
                        struct pva_tensor tokens, struct pva_error *err) {
     int64_t n = logits.rows, v = logits.cols;
     PVA_ASSERT(v > 0 && temperatures.rows == n && temperatures.cols == 1 && draws.rows == n && draws.dtype == PVA_F64);
     TRY(need_work(be, PVA_CUDA_COUNTERS + pva_cuda_sample_bytes(n, v), err));
-    return START(be, "sample",
-                 pva_cuda_sample(f32_of(logits), n, v, f32_of(temperatures), data_of(draws), i32_of(tokens, n), be->work + PVA_CUDA_COUNTERS, be->stream), err);
+    return PUT(be, err, start_sample, "sample", .p = {f32_of(logits), f32_of(temperatures), data_of(draws), i32_of(tokens, n), be->work + PVA_CUDA_COUNTERS},
+               .n = {n, v});
 }
 
+static int start_jumprelu(const struct cuda_call *c, cudaStream_t stream) {
+    return pva_cuda_jumprelu(c->p[0], c->n[0], c->n[1], c->p[1], c->p[2], c->p[3], c->n[2], c->n[3], c->n[4], c->p[4], c->p[5], c->p[6], c->p[7], stream);
+}
 static int cuda_jumprelu_encode(struct pva_backend *be, struct pva_tensor x, const struct pva_jumprelu *sae, struct pva_tensor indices,
                                 struct pva_tensor values, struct pva_tensor tallies, struct pva_error *err) {
     int64_t n = x.rows, d = x.cols, m = sae->w_enc.cols;
@@ -438,25 +591,29 @@ static int cuda_jumprelu_encode(struct pva_backend *be, struct pva_tensor x, con
     PVA_ASSERT(indices.dtype == PVA_I32 && indices.rows == n && indices.cols == sae->count && values.rows == n && values.cols == sae->count);
     PVA_ASSERT(tallies.dtype == PVA_I32 && tallies.rows == n && tallies.cols == PVA_JUMPRELU_TALLIES);
     TRY(need_work(be, PVA_CUDA_COUNTERS + pva_cuda_jumprelu_bytes(n, sae->count), err));
-    return START(be, "jumprelu_encode",
-                 pva_cuda_jumprelu(f32_of(x), n, d, f32_of(sae->w_enc), f32_of(sae->b_enc), f32_of(sae->threshold), m, sae->first, sae->count, data_of(indices),
-                                   f32_of(values), data_of(tallies), be->work + PVA_CUDA_COUNTERS, be->stream),
-                 err);
+    return PUT(be, err, start_jumprelu, "jumprelu_encode",
+               .p = {f32_of(x), f32_of(sae->w_enc), f32_of(sae->b_enc), f32_of(sae->threshold), data_of(indices), f32_of(values), data_of(tallies),
+                     be->work + PVA_CUDA_COUNTERS},
+               .n = {n, d, m, sae->first, sae->count});
 }
 
+static int start_maxt_count(const struct cuda_call *c, cudaStream_t stream) {
+    const struct pva_cuda_maxt device = {
+        .sets = c->p[0], .groups = c->p[1], .scores = c->p[2], .n_sets = c->n[0], .n_words = c->n[1], .n_groups = c->n[2], .n_levels = c->n[3],
+        .n_items = c->n[4], .n1 = c->n[5], .studentised = (int)c->n[6],
+    };
+    return pva_cuda_maxt_count(&device, c->p[3], c->n[7], c->p[4], c->p[5], (size_t)c->n[8], stream);
+}
 static int cuda_maxt_count(struct pva_backend *be, const struct pva_maxt *m, struct pva_tensor labels, int64_t n, struct pva_tensor n_at_least,
                            struct pva_error *err) {
     PVA_ASSERT(m->sets.dtype == PVA_U64 && m->groups.dtype == PVA_I32 && m->groups.cols == PVA_MAXT_GROUP && m->scores.dtype == PVA_F64 && m->scores.cols == 1);
     PVA_ASSERT(labels.dtype == PVA_U64 && labels.cols == PVA_MAXT_BLOCK && labels.rows == (n + PVA_MAXT_BLOCK - 1) / PVA_MAXT_BLOCK * m->sets.cols);
     PVA_ASSERT(n_at_least.dtype == PVA_I64 && n_at_least.rows == m->scores.rows && n_at_least.cols == 1);
-    const struct pva_cuda_maxt device = {
-        .sets = data_of(m->sets), .groups = data_of(m->groups), .scores = data_of(m->scores), .n_sets = m->sets.rows, .n_words = m->sets.cols,
-        .n_groups = m->groups.rows, .n_levels = m->scores.rows, .n_items = m->n_items, .n1 = m->n1, .studentised = m->studentised,
-    };
-    size_t bytes = pva_cuda_maxt_bytes(device.n_groups, n);
+    size_t bytes = pva_cuda_maxt_bytes(m->groups.rows, n);
     TRY(need_work(be, PVA_CUDA_COUNTERS + bytes, err));
-    return START(be, "maxt_count",
-                 pva_cuda_maxt_count(&device, data_of(labels), n, data_of(n_at_least), be->work + PVA_CUDA_COUNTERS, bytes, be->stream), err);
+    return PUT(be, err, start_maxt_count, "maxt_count",
+               .p = {data_of(m->sets), data_of(m->groups), data_of(m->scores), data_of(labels), data_of(n_at_least), be->work + PVA_CUDA_COUNTERS},
+               .n = {m->sets.rows, m->sets.cols, m->groups.rows, m->scores.rows, m->n_items, m->n1, m->studentised, n, (int64_t)bytes});
 }
 
 static const struct pva_backend_ops backend_cuda = {
@@ -470,11 +627,17 @@ static const struct pva_backend_ops backend_cuda = {
     .upload = cuda_upload,
     .download = cuda_download,
     .sync = cuda_sync,
+    .readback_open = cuda_readback_open,
+    .readback_begin = cuda_readback_begin,
+    .readback_wait = cuda_readback_wait,
+    .readback_close = cuda_readback_close,
     .convert = cuda_convert,
     .embed = cuda_embed,
     .rmsnorm = cuda_rmsnorm,
     .rmsnorm_add = cuda_rmsnorm_add,
+    .rmsnorm_add_rmsnorm = cuda_rmsnorm_add_rmsnorm,
     .linear = cuda_linear,
+    .linears = cuda_linears,
     .rope_store = cuda_rope_store,
     .attention = cuda_attention,
     .geglu = cuda_geglu,
@@ -499,7 +662,12 @@ const struct pva_backend_ops *pva_backend_cuda_find(struct pva_error *err) {
 
 /* ---- for the other table ---- */
 
-struct CUstream_st *pva_cuda_stream(const struct pva_backend *be) { return be->stream; }
+/* What starts kernels by itself comes after the operations that wait. */
+struct CUstream_st *pva_cuda_stream(struct pva_backend *be) {
+    struct pva_error err = {0};
+    if (cuda_calls_start(be->calls, &err) && !be->late.code) be->late = err;
+    return be->stream;
+}
 
 void *pva_cuda_address(const struct pva_buffer *buffer) { return buffer->data; }
 

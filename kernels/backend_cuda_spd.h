@@ -6,7 +6,7 @@
 
 struct CUstream_st;
 
-struct CUstream_st *pva_cuda_stream(const struct pva_backend *be);
+struct CUstream_st *pva_cuda_stream(struct pva_backend *be);
 void *pva_cuda_address(const struct pva_buffer *buffer);
 /* Work memory until the next call, behind the counters. */
 int pva_cuda_work(struct pva_backend *be, size_t bytes, void **work, struct pva_error *err);

@@ -10,7 +10,7 @@
 
 namespace {
 
-enum { PART = 256, TILE = 32, ROWS = 16, THREADS = 128, WARPS = THREADS / 32, STAGES = 3, WEIGHT_PITCH = ROWS + 4, MOST_HEAD = 256 };
+enum { PART = 64, TILE = 32, ROWS = 16, THREADS = 128, WARPS = THREADS / 32, STAGES = 3, WEIGHT_PITCH = ROWS + 4, MOST_HEAD = 256 };
 
 struct attention_args {
     const float *q;

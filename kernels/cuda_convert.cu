@@ -1,4 +1,4 @@
-/* cuda_convert.cu - element types, for weights at load. */
+/* cuda_convert.cu - element types, for weights at load; of the same type it is the device's copy, beside which `bench` holds its figures. */
 #include "cuda_reduce.cuh"
 #include "kernels.h"
 
@@ -37,6 +37,8 @@ template <typename From> int launch(const void *src, void *dst, enum pva_dtype d
 
 int pva_cuda_convert(const void *src, enum pva_dtype src_type, void *dst, enum pva_dtype dst_type, int64_t n_elements, cudaStream_t stream) {
     if ((dst_type != PVA_F32 && dst_type != PVA_BF16) || n_elements < 0) return (int)cudaErrorInvalidValue;
+    if (src_type == dst_type)
+        return (int)cudaMemcpyAsync(dst, src, (size_t)n_elements * (src_type == PVA_F32 ? 4 : 2), cudaMemcpyDeviceToDevice, stream);
     if (src_type == PVA_F32) return launch<float>(src, dst, dst_type, n_elements, stream);
     if (src_type == PVA_BF16) return launch<__nv_bfloat16>(src, dst, dst_type, n_elements, stream);
     if (src_type == PVA_F16) return launch<half_bits>(src, dst, dst_type, n_elements, stream);

@@ -1,4 +1,4 @@
-/* cuda_linear.cu - y = x W^T. One kernel in many tile sizes; which one runs changes no bit (see kernels.h).
+/* cuda_linear.cu - y = x W^T, of one or several W at once. One kernel in many tile sizes; which one runs changes no bit (see kernels.h).
  *
  * A block computes BM columns of y (rows of W) for BN rows of x. Both operands come through a ring of stages in shared memory, 32 * KB values
  * of k at a time, by asynchronous copies. With few rows of x the tiles are small and the pieces of k go to different blocks, so that the
@@ -7,19 +7,27 @@
 #include "kernels.h"
 
 #include <cuda_bf16.h>
+#include <limits.h>
 
 namespace {
 
 enum { STEP = 32, MOST_PIECE = 1024 }; /* k per step of an accumulator; most k in one piece */
 
-struct linear_args {
-    const void *x, *w;
+/* One W of a launch. Those not used begin at a tile that no block has. */
+struct linear_matrix {
+    const void *w;
     float *y;
-    float *partial;    /* [n_pieces, n, m]; NULL: a block takes all pieces */
+    int64_t m, partial_at; /* floats into args.partial */
+    unsigned first_tile;   /* of blockIdx.y */
+};
+struct linear_args {
+    const void *x;
+    linear_matrix matrix[PVA_MOST_LINEARS];
+    float *partial;    /* of each W: [n_pieces, n, m]; NULL: a block takes all pieces */
     unsigned *arrived; /* [tiles]: blocks that have written their piece */
-    int64_t n, m, k, piece;
+    int64_t n, k, piece;
     int n_pieces;
-    bool wide; /* rows of x and w are aligned to 16 bytes */
+    bool wide; /* rows of x and of all W are aligned to 16 bytes */
 };
 
 /* ---- operands ---- */
@@ -117,7 +125,12 @@ __global__ void __launch_bounds__(WM *WN * 32, BM == 128 ? 2 : 1) linear_tile(co
     __shared__ unsigned is_last;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
     const int warp_m = warp % WM * (BM / WM), warp_n = warp / WM * (BN / WN);
-    const int64_t n0 = (int64_t)blockIdx.x * BN, m0 = (int64_t)blockIdx.y * BM;
+    linear_matrix of = a.matrix[0];
+#pragma unroll
+    for (int i = 1; i < PVA_MOST_LINEARS; i++)
+        if (blockIdx.y >= a.matrix[i].first_tile) of = a.matrix[i];
+    const int64_t n0 = (int64_t)blockIdx.x * BN, m0 = (int64_t)(blockIdx.y - of.first_tile) * BM;
+    float *const partial = a.partial + of.partial_at;
     const int first = a.partial ? (int)blockIdx.z : 0, pieces = a.partial ? 1 : a.n_pieces;
     const int per_piece = (int)((a.piece + STEP * KB - 1) / (STEP * KB));
     /* the last piece may be shorter */
@@ -130,7 +143,7 @@ __global__ void __launch_bounds__(WM *WN * 32, BM == 128 ? 2 : 1) linear_tile(co
         char *stage = ring + s % STAGES * S::BYTES;
         const int64_t start = (int64_t)(first + s / per_piece) * a.piece, k0 = start + (int64_t)(s % per_piece) * (STEP * KB);
         const int64_t end = start + a.piece < a.k ? start + a.piece : a.k;
-        load_rows<typename P::W, BM, KB, P::W_PITCH, THREADS>(stage, (const typename P::W *)a.w, m0, a.m, a.k, k0, end, a.wide);
+        load_rows<typename P::W, BM, KB, P::W_PITCH, THREADS>(stage, (const typename P::W *)of.w, m0, of.m, a.k, k0, end, a.wide);
         load_rows<typename P::X, BN, KB, P::X_PITCH, THREADS>(stage + S::W_BYTES, (const typename P::X *)a.x, n0, a.n, a.k, k0, end, a.wide);
     };
 
@@ -170,7 +183,7 @@ __global__ void __launch_bounds__(WM *WN * 32, BM == 128 ? 2 : 1) linear_tile(co
     }
     copy_wait<0>();
 
-    float *out = a.partial ? a.partial + (int64_t)first * a.n * a.m : a.y;
+    float *out = a.partial ? partial + (int64_t)first * a.n * of.m : of.y;
 #pragma unroll
     for (int i = 0; i < MT; i++)
 #pragma unroll
@@ -178,7 +191,7 @@ __global__ void __launch_bounds__(WM *WN * 32, BM == 128 ? 2 : 1) linear_tile(co
 #pragma unroll
             for (int o = 0; o < 4; o++) {
                 const int64_t row = n0 + warp_n + j * 8 + quad * 2 + o % 2, col = m0 + warp_m + i * 16 + group + o / 2 * 8;
-                if (row < a.n && col < a.m) out[row * a.m + col] = acc[i][j][o];
+                if (row < a.n && col < of.m) out[row * of.m + col] = acc[i][j][o];
             }
     if (!a.partial) return;
 
@@ -195,10 +208,10 @@ __global__ void __launch_bounds__(WM *WN * 32, BM == 128 ? 2 : 1) linear_tile(co
     __threadfence();
     for (int at = threadIdx.x; at < BM * BN; at += THREADS) {
         const int64_t row = n0 + at / BM, col = m0 + at % BM;
-        if (row >= a.n || col >= a.m) continue;
-        float sum = __ldcg(a.partial + row * a.m + col);
-        for (int p = 1; p < a.n_pieces; p++) sum += __ldcg(a.partial + ((int64_t)p * a.n + row) * a.m + col);
-        a.y[row * a.m + col] = sum;
+        if (row >= a.n || col >= of.m) continue;
+        float sum = __ldcg(partial + row * of.m + col);
+        for (int p = 1; p < a.n_pieces; p++) sum += __ldcg(partial + ((int64_t)p * a.n + row) * of.m + col);
+        of.y[row * of.m + col] = sum;
     }
 }
 
@@ -212,19 +225,25 @@ struct plan {
 
 int64_t up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
+int64_t tiles_of(const struct pva_cuda_product *products, int count, int64_t bm) {
+    int64_t tiles = 0;
+    for (int i = 0; i < count; i++) tiles += up(products[i].m, bm);
+    return tiles;
+}
+
 /* More blocks than the largest devices run at once are enough to keep them busy. */
 enum { ENOUGH = 264 };
 
-plan make_plan(int64_t n, int64_t m, int64_t k, bool tensor, const struct pva_cuda_tile *tile) {
+plan make_plan(int64_t n, const struct pva_cuda_product *products, int count, int64_t k, bool tensor, const struct pva_cuda_tile *tile) {
     plan p = {};
     p.piece = up(up(k, up(k, MOST_PIECE)), STEP) * STEP; /* by k alone */
     p.n_pieces = (int)up(k, p.piece);
     p.bn = n <= 8 ? 8 : n <= 16 ? 16 : n <= 32 && tensor ? 32 : 64;
     p.bm = 64;
-    if (tensor && n > 64 && up(m, 128) * up(n, 128) >= ENOUGH) p.bm = p.bn = 128;
-    while (p.bn == 8 && p.bm > 16 && up(m, p.bm) * p.n_pieces < ENOUGH) p.bm /= 2;
+    if (tensor && n > 64 && tiles_of(products, count, 128) * up(n, 128) >= ENOUGH) p.bm = p.bn = 128;
+    while (p.bn == 8 && p.bm > 16 && tiles_of(products, count, p.bm) * p.n_pieces < ENOUGH) p.bm /= 2;
     if (tile) p.bm = tile->bm, p.bn = tile->bn;
-    p.tiles_m = up(m, p.bm), p.tiles_n = up(n, p.bn);
+    p.tiles_m = tiles_of(products, count, p.bm), p.tiles_n = up(n, p.bn);
     p.split = p.n_pieces > 1 && (tile ? tile->split != 0 : p.tiles_m * p.tiles_n < (p.bn < 64 ? 2 * ENOUGH : ENOUGH));
     return p;
 }
@@ -275,33 +294,50 @@ static_assert(2 * ENOUGH * sizeof(unsigned) <= PVA_CUDA_COUNTERS, "a split produ
 
 } // namespace
 
-size_t pva_cuda_linear_bytes(int64_t n, int64_t m, int64_t k) {
-    size_t most = 0;
+size_t pva_cuda_linear_bytes(int64_t n, const struct pva_cuda_product *products, int count, int64_t k) {
+    size_t most = 0, m = 0;
+    for (int i = 0; i < count; i++) m += (size_t)products[i].m;
     for (int tensor = 0; tensor < 2 && n && m && k; tensor++) {
-        const plan p = make_plan(n, m, k, tensor, nullptr);
-        const size_t bytes = p.split ? (size_t)p.n_pieces * (size_t)n * (size_t)m * sizeof(float) : 0;
+        const plan p = make_plan(n, products, count, k, tensor, nullptr);
+        const size_t bytes = p.split ? (size_t)p.n_pieces * (size_t)n * m * sizeof(float) : 0;
         if (bytes > most) most = bytes;
     }
     return PVA_CUDA_COUNTERS + most;
 }
 
-int pva_cuda_linear(const void *x, enum pva_dtype x_type, const void *w, enum pva_dtype w_type, int64_t n, int64_t m, int64_t k, float *y,
+int pva_cuda_linear(const void *x, enum pva_dtype x_type, const struct pva_cuda_product *products, int count, enum pva_dtype w_type, int64_t n, int64_t k,
                     enum pva_cuda_path path, void *work, cudaStream_t stream) {
-    return pva_cuda_linear_with(nullptr, x, x_type, w, w_type, n, m, k, y, path, work, stream);
+    return pva_cuda_linear_with(nullptr, x, x_type, products, count, w_type, n, k, path, work, stream);
 }
 
-int pva_cuda_linear_with(const struct pva_cuda_tile *tile, const void *x, enum pva_dtype x_type, const void *w, enum pva_dtype w_type, int64_t n,
-                         int64_t m, int64_t k, float *y, enum pva_cuda_path path, void *work, cudaStream_t stream) {
-    if (n == 0 || m == 0) return 0;
-    if (k == 0) return (int)cudaMemsetAsync(y, 0, (size_t)n * (size_t)m * sizeof *y, stream);
+int pva_cuda_linear_with(const struct pva_cuda_tile *tile, const void *x, enum pva_dtype x_type, const struct pva_cuda_product *products, int count,
+                         enum pva_dtype w_type, int64_t n, int64_t k, enum pva_cuda_path path, void *work, cudaStream_t stream) {
+    if (count < 1 || count > PVA_MOST_LINEARS) return (int)cudaErrorInvalidValue;
+    if (n == 0 || tiles_of(products, count, 1) == 0) return 0;
+    if (k == 0) {
+        for (int i = 0; i < count; i++) {
+            const cudaError_t status = cudaMemsetAsync(products[i].y, 0, (size_t)n * (size_t)products[i].m * sizeof(float), stream);
+            if (status) return (int)status;
+        }
+        return 0;
+    }
     const bool tensor = path == PVA_TENSOR_CORES && x_type == PVA_BF16 && w_type == PVA_BF16;
-    const plan p = make_plan(n, m, k, tensor, tile);
+    const plan p = make_plan(n, products, count, k, tensor, tile);
     if (p.split && p.tiles_m * p.tiles_n > PVA_CUDA_COUNTERS / (int64_t)sizeof(unsigned)) return (int)cudaErrorInvalidValue;
     linear_args a = {};
-    a.x = x, a.w = w, a.y = y, a.n = n, a.m = m, a.k = k, a.piece = p.piece, a.n_pieces = p.n_pieces;
+    a.x = x, a.n = n, a.k = k, a.piece = p.piece, a.n_pieces = p.n_pieces;
     a.arrived = (unsigned *)work;
     a.partial = p.split ? (float *)((char *)work + PVA_CUDA_COUNTERS) : nullptr;
-    a.wide = aligned(x, k * (x_type == PVA_F32 ? 4 : 2)) && aligned(w, k * (w_type == PVA_F32 ? 4 : 2));
+    a.wide = aligned(x, k * (x_type == PVA_F32 ? 4 : 2));
+    int64_t tiles = 0, partial_at = 0;
+    for (int i = 0; i < PVA_MOST_LINEARS; i++) {
+        a.matrix[i].first_tile = i < count ? (unsigned)tiles : UINT_MAX;
+        if (i >= count) continue;
+        a.matrix[i].w = products[i].w, a.matrix[i].y = products[i].y, a.matrix[i].m = products[i].m;
+        a.matrix[i].partial_at = p.split ? partial_at : 0;
+        a.wide = a.wide && aligned(products[i].w, k * (w_type == PVA_F32 ? 4 : 2));
+        tiles += up(products[i].m, p.bm), partial_at += p.n_pieces * n * products[i].m;
+    }
     if (tensor) return launch_tensor(p, a, stream);
     if (x_type == PVA_F32 && w_type == PVA_F32) return launch_portable<float, float>(p, a, stream);
     if (x_type == PVA_F32) return launch_portable<float, __nv_bfloat16>(p, a, stream);

@@ -98,9 +98,10 @@ int pva_cuda_convert(const void *src, enum pva_dtype src_type, void *dst, enum p
 
 /* ---- cuda_linear.cu ---- */
 
-/* y [n, m] = x [n, k] W^T, W [m, k] as the hub stores it; x F32 or BF16, W F32 or BF16, not BF16 with F32.
+/* y_i [n, m_i] = x [n, k] W_i^T for `count` products, at most PVA_MOST_LINEARS, in one launch; W_i [m_i, k] as the hub stores it; x F32 or BF16, W F32
+ * or BF16, not BF16 with F32.
  *
- * One order of summation for every n, m and device, so that a row's bits depend on that row alone and not on which tile size runs: k is cut into
+ * One order of summation for every n, m, count and device, so that a row's bits depend on that row alone and not on which tile size runs: k is cut into
  * ceil(k / 1024) pieces of equal length, rounded up to a multiple of 32; each piece's accumulator starts at 0 and takes 32 values of k at a
  * time, ascending; the pieces are added ascending.
  *   PVA_TENSOR_CORES (both BF16, compute capability 8.0 or later): a step of 32 values is two mma.m16n8k16 with W as their first
@@ -111,23 +112,28 @@ int pva_cuda_convert(const void *src, enum pva_dtype src_type, void *dst, enum p
  * one stream may share it. */
 enum pva_cuda_path { PVA_PORTABLE, PVA_TENSOR_CORES };
 enum { PVA_CUDA_COUNTERS = 4096 };
-int pva_cuda_linear(const void *x, enum pva_dtype x_type, const void *w, enum pva_dtype w_type, int64_t n, int64_t m, int64_t k, float *y,
+struct pva_cuda_product {
+    const void *w;
+    float *y;
+    int64_t m;
+};
+int pva_cuda_linear(const void *x, enum pva_dtype x_type, const struct pva_cuda_product *products, int count, enum pva_dtype w_type, int64_t n, int64_t k,
                     enum pva_cuda_path path, void *work, struct CUstream_st *stream);
-size_t pva_cuda_linear_bytes(int64_t n, int64_t m, int64_t k);
+size_t pva_cuda_linear_bytes(int64_t n, const struct pva_cuda_product *products, int count, int64_t k);
 
 /* The same with a tile of bm rows of W and bn rows of x, its pieces in different blocks or not: for tests, which show that it changes no bit,
  * and for tuning. Tensor cores: 16x8, 32x8, 64x8, 64x16, 64x32, 64x64, 128x128; portable: 16x8, 32x8, 64x8, 64x16, 64x64. Others are
- * cudaErrorInvalidValue. work: with split, 4 n m ceil(k / 1024) bytes more than PVA_CUDA_COUNTERS; at most 1024 tiles then. */
+ * cudaErrorInvalidValue. work: with split, 4 n ceil(k / 1024) bytes per row of all W more than PVA_CUDA_COUNTERS; at most 1024 tiles then. */
 struct pva_cuda_tile {
     int bm, bn, split;
 };
-int pva_cuda_linear_with(const struct pva_cuda_tile *tile, const void *x, enum pva_dtype x_type, const void *w, enum pva_dtype w_type, int64_t n,
-                         int64_t m, int64_t k, float *y, enum pva_cuda_path path, void *work, struct CUstream_st *stream);
+int pva_cuda_linear_with(const struct pva_cuda_tile *tile, const void *x, enum pva_dtype x_type, const struct pva_cuda_product *products, int count,
+                         enum pva_dtype w_type, int64_t n, int64_t k, enum pva_cuda_path path, void *work, struct CUstream_st *stream);
 
 /* ---- cuda_attention.cu ---- */
 
 /* Queries, scores, weights and sums are float32, as on the CPU. The order of sums: a score is one chain of fused multiply-adds over d_head;
- * positions are taken in parts of 256 that begin at position 0; in a part the weights exp(score - the part's maximum) are summed in 32 lanes
+ * positions are taken in parts of 64 that begin at position 0; in a part the weights exp(score - the part's maximum) are summed in 32 lanes
  * (lane j takes the positions j, j + 32, ...), then pairwise, and the values by one chain of fused multiply-adds over the positions; parts are
  * joined ascending, each rescaled to the larger maximum. It depends on the row's position and window alone, and is the same on every
  * device. d_head even, at most 256; at most 16 query heads to a key/value head. work as for pva_cuda_linear. A slot, position or page outside

@@ -41,7 +41,7 @@ static const struct command commands[] = {
      {pva_common_options, pva_grade_options, NULL}, pva_command_grade},
     {"synth", NULL, "write a model of random weights, for benchmarks and tests", "--like NAME --out DIR", {pva_common_options, pva_synth_options, NULL},
      pva_command_synth},
-    {"bench", NULL, "figures against the limit measured in the same run", "generate|prefill|sae|store|maxt", {pva_common_options, pva_engine_options, pva_bench_options, NULL},
+    {"bench", NULL, "figures against the limit measured in the same run", "generate|prefill|sae|store|maxt|count", {pva_common_options, pva_engine_options, pva_bench_options, NULL},
      pva_command_bench},
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

@@ -108,7 +108,8 @@ static struct pva_session_settings session_for(const struct phase1_plan *plan, i
 static size_t bytes_for(const struct phase1_plan *plan, const struct engine *e, int batch) {
     const struct pva_model_config *c = pva_model_get_config(e->model);
     struct pva_session_settings s = session_for(plan, batch);
-    int64_t rows = plan->positions == PVA_POSITIONS_LAST_PROMPT ? batch : s.max_rows;
+    /* Captured rows: of two passes. */
+    int64_t rows = 2 * (plan->positions == PVA_POSITIONS_LAST_PROMPT ? batch : s.max_rows);
     /* Of a sequence in flight every position kept is in memory until it is graded; a file's slot may be as large once more. */
     int64_t kept = plan->max_positions ? (batch + 1) * plan->max_positions : 0;
     return pva_session_bytes(c, pva_model_dtype(e->model), &s) + (size_t)((rows + kept) * plan->resid_values) * sizeof(float);

@@ -178,6 +178,34 @@ static int cpu_sync(struct pva_backend *be, struct pva_error *err) {
     return PVA_OK;
 }
 
+/* The copy is made at once: there is nothing that would go on beside it. */
+struct pva_readback {
+    size_t bytes;
+    char host[];
+};
+
+static int cpu_readback_open(struct pva_backend *be, size_t bytes, struct pva_readback **out, struct pva_error *err) {
+    (void)be;
+    *out = malloc(sizeof **out + bytes);
+    if (!*out) return pva_fail(err, PVA_IO, "out of memory");
+    (*out)->bytes = bytes;
+    return PVA_OK;
+}
+static int cpu_readback_begin(struct pva_backend *be, struct pva_readback *r, struct pva_tensor src, struct pva_error *err) {
+    PVA_ASSERT(tensor_bytes(src) <= r->bytes);
+    return cpu_download(be, src, r->host, err);
+}
+static int cpu_readback_wait(struct pva_backend *be, struct pva_readback *r, const void **host, struct pva_error *err) {
+    (void)be, (void)err;
+    *host = r->host;
+    return PVA_OK;
+}
+static void cpu_readback_close(struct pva_backend *be, struct pva_readback **r) {
+    (void)be;
+    free(*r);
+    *r = NULL;
+}
+
 static int cpu_convert(struct pva_backend *be, struct pva_tensor src, struct pva_tensor dst, struct pva_error *err) {
     (void)err;
     enum { PIECE = 1 << 14 };
@@ -247,6 +275,11 @@ static int cpu_rmsnorm_add(struct pva_backend *be, struct pva_tensor x, struct p
     return PVA_OK;
 }
 
+static int cpu_rmsnorm_add_rmsnorm(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, struct pva_tensor w_next, float eps,
+                                   struct pva_tensor resid, struct pva_tensor y, struct pva_error *err) {
+    return cpu_rmsnorm_add(be, x, w, eps, resid, err) || cpu_rmsnorm(be, resid, w_next, eps, y, err) ? err->code : PVA_OK;
+}
+
 static int cpu_linear_op(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, struct pva_tensor y, struct pva_error *err) {
     PVA_ASSERT(x.cols == w.cols && y.rows == x.rows && y.cols == w.rows);
     (void)err;
@@ -256,6 +289,13 @@ static int cpu_linear_op(struct pva_backend *be, struct pva_tensor x, struct pva
         .isa = be->isa, .n_threads = products >= 8 * ELEMENTS_WORTH_THREADS ? be->n_threads : 1, .scratch = &be->linear_scratch,
     };
     cpu_linear(&args);
+    return PVA_OK;
+}
+
+static int cpu_linears(struct pva_backend *be, struct pva_tensor x, const struct pva_tensor *w, const struct pva_tensor *y, int count, struct pva_error *err) {
+    PVA_ASSERT(count <= PVA_MOST_LINEARS);
+    for (int i = 0; i < count; i++)
+        if (cpu_linear_op(be, x, w[i], y[i], err)) return err->code;
     return PVA_OK;
 }
 
@@ -534,11 +574,17 @@ const struct pva_backend_ops pva_backend_cpu = {
     .upload = cpu_upload,
     .download = cpu_download,
     .sync = cpu_sync,
+    .readback_open = cpu_readback_open,
+    .readback_begin = cpu_readback_begin,
+    .readback_wait = cpu_readback_wait,
+    .readback_close = cpu_readback_close,
     .convert = cpu_convert,
     .embed = cpu_embed,
     .rmsnorm = cpu_rmsnorm,
     .rmsnorm_add = cpu_rmsnorm_add,
+    .rmsnorm_add_rmsnorm = cpu_rmsnorm_add_rmsnorm,
     .linear = cpu_linear_op,
+    .linears = cpu_linears,
     .rope_store = cpu_rope_store,
     .attention = cpu_attention,
     .geglu = cpu_geglu,

@@ -50,6 +50,15 @@ struct row {
     int64_t position;
 };
 
+/* What a pass captured, until it is delivered. */
+struct captured {
+    struct pva_buffer *memory; /* f32 [n_marked, n, d_model] */
+    struct pva_readback *readback;
+    struct row *rows;          /* [capture_rows] */
+    int64_t n;
+    int on_its_way;            /* the readback has begun */
+};
+
 /* A piece of a prompt that goes into this pass. */
 struct piece {
     struct sequence *sequence;
@@ -77,11 +86,11 @@ struct pva_generator {
 
     struct intervention *interventions;
     unsigned char *capture_layers;
-    struct pva_buffer *capture_index, *capture_memory;
+    struct pva_buffer *capture_index;
     int32_t *capture_index_host; /* [capture_rows]: row of the pass */
-    float *capture_host;         /* [n_marked, m, d_model] as downloaded */
     float *capture_row;          /* [n_marked, d_model] of one position */
-    int64_t n_captured;
+    struct captured captured[2]; /* of this pass and of the one before, in turn: one is copied back while the other is computed */
+    int turn;                    /* this pass's */
     struct pva_hook *hooks;      /* [n_interventions + 1] */
 
     struct pva_generator_stats stats;
@@ -158,11 +167,16 @@ static int open_capture(struct pva_generator *g, const struct pva_model *m, stru
     g->capture_rows = c->positions == PVA_POSITIONS_LAST_PROMPT ? g->settings.session.n_slots : g->max_rows;
     int64_t values = g->n_marked * g->capture_rows * g->d_model;
     g->capture_index_host = malloc((size_t)g->capture_rows * sizeof *g->capture_index_host);
-    g->capture_host = malloc((size_t)values * sizeof *g->capture_host);
     g->capture_row = malloc((size_t)(g->n_marked * g->d_model) * sizeof *g->capture_row);
-    if (!g->capture_index_host || !g->capture_host || !g->capture_row) return out_of_memory(err);
-    if (op->alloc(be, (size_t)g->capture_rows * 4, &g->capture_index, err)) return err->code;
-    return op->alloc(be, (size_t)values * sizeof(float), &g->capture_memory, err);
+    if (!g->capture_index_host || !g->capture_row) return out_of_memory(err);
+    for (int i = 0; i < 2; i++) {
+        struct captured *k = &g->captured[i];
+        k->rows = calloc((size_t)g->capture_rows, sizeof *k->rows);
+        if (!k->rows) return out_of_memory(err);
+        if (op->alloc(be, (size_t)values * sizeof(float), &k->memory, err) || op->readback_open(be, (size_t)values * sizeof(float), &k->readback, err))
+            return err->code;
+    }
+    return op->alloc(be, (size_t)g->capture_rows * 4, &g->capture_index, err);
 }
 
 int pva_generator_open(const struct pva_model *m, const struct pva_generator_settings *settings, struct pva_generator **out, struct pva_error *err) {
@@ -232,7 +246,11 @@ void pva_generator_close(struct pva_generator **generator) {
             free(v->coefficients_host);
         }
         op->free(be, &g->capture_index);
-        op->free(be, &g->capture_memory);
+        for (int i = 0; i < 2; i++) {
+            op->readback_close(be, &g->captured[i].readback);
+            op->free(be, &g->captured[i].memory);
+            free(g->captured[i].rows);
+        }
     }
     pva_session_close(&g->session);
     free(g->running);
@@ -248,7 +266,6 @@ void pva_generator_close(struct pva_generator **generator) {
     free(g->hooks);
     free(g->capture_layers);
     free(g->capture_index_host);
-    free(g->capture_host);
     free(g->capture_row);
     free(g);
     *generator = NULL;
@@ -376,6 +393,23 @@ static void evict_last(struct pva_generator *g) {
     queue_push_front(g, q);
 }
 
+static int deliver_captures(struct pva_generator *g, struct captured *k, struct pva_error *err) {
+    const struct pva_model *m = pva_session_model(g->session);
+    const struct pva_generator_events *e = &g->settings.events;
+    const void *host;
+    int64_t n = k->n;
+    if (!k->on_its_way) return PVA_OK;
+    k->on_its_way = 0;
+    if (pva_model_ops(m)->readback_wait(pva_model_backend(m), k->readback, &host, err)) return err->code;
+    for (int64_t i = 0; i < n; i++) {
+        const struct row *r = &k->rows[i];
+        float *to = r->sequence->last_rows ? r->sequence->last_rows : g->capture_row;
+        for (int64_t l = 0; l < g->n_marked; l++) memcpy(to + l * g->d_model, (const float *)host + (l * n + i) * g->d_model, (size_t)g->d_model * sizeof *to);
+        if (!r->sequence->last_rows && e->on_capture) e->on_capture(e->user, r->sequence->request.id, r->position, to);
+    }
+    return PVA_OK;
+}
+
 static void finish(struct pva_generator *g, struct sequence *q, enum pva_finish how) {
     const struct pva_generator_events *e = &g->settings.events;
     double end = now();
@@ -393,7 +427,14 @@ static void finish(struct pva_generator *g, struct sequence *q, enum pva_finish 
     free_sequence(q);
 }
 
+/* The captures that are still on their way, of the older pass first. */
+static int deliver_all(struct pva_generator *g, struct pva_error *err) {
+    return deliver_captures(g, &g->captured[!g->turn], err) || deliver_captures(g, &g->captured[g->turn], err) ? err->code : PVA_OK;
+}
+
 void pva_generator_cancel_all(struct pva_generator *g) {
+    struct pva_error err = {0}; /* a device that fails here has failed the caller before */
+    deliver_all(g, &err);
     while (g->n_running) finish(g, g->running[--g->n_running], PVA_FINISH_CANCELLED);
     while (g->queue_first) finish(g, queue_pop(g), PVA_FINISH_CANCELLED);
 }
@@ -471,39 +512,35 @@ static int plan_interventions(struct pva_generator *g, int *n_hooks, struct pva_
 static int plan_capture(struct pva_generator *g, int *n_hooks, struct pva_error *err) {
     const struct pva_model *m = pva_session_model(g->session);
     const struct pva_capture *c = &g->settings.capture;
-    g->n_captured = 0;
+    struct captured *k = &g->captured[g->turn = !g->turn];
+    k->n = 0;
     if (!g->n_marked) return PVA_OK;
     for (int64_t r = 0; r < g->n_rows; r++) {
         if (!capture_due(g, g->rows[r].sequence, g->rows[r].position)) continue;
-        PVA_ASSERT(g->n_captured < g->capture_rows);
-        g->capture_index_host[g->n_captured++] = (int32_t)r;
+        PVA_ASSERT(k->n < g->capture_rows);
+        g->capture_index_host[k->n] = (int32_t)r;
+        k->rows[k->n++] = g->rows[r];
     }
-    if (!g->n_captured) return PVA_OK;
+    if (!k->n) return PVA_OK;
     struct pva_hook *h = &g->hooks[(*n_hooks)++];
     *h = (struct pva_hook){
         .point = c->point,
         .action = PVA_HOOK_CAPTURE,
         .layers = g->capture_layers,
-        .rows = {g->capture_index, 0, PVA_I32, g->n_captured, 1},
-        .captured = {g->capture_memory, 0, PVA_F32, g->n_marked * g->n_captured, g->d_model},
+        .rows = {g->capture_index, 0, PVA_I32, k->n, 1},
+        .captured = {k->memory, 0, PVA_F32, g->n_marked * k->n, g->d_model},
     };
     return pva_model_ops(m)->upload(pva_model_backend(m), h->rows, g->capture_index_host, err);
 }
 
-static int deliver_captures(struct pva_generator *g, struct pva_error *err) {
+/* Sends this pass's captures on their way. */
+static int read_captures(struct pva_generator *g, struct pva_error *err) {
     const struct pva_model *m = pva_session_model(g->session);
-    const struct pva_generator_events *e = &g->settings.events;
-    if (!g->n_captured) return PVA_OK;
-    struct pva_tensor captured = {g->capture_memory, 0, PVA_F32, g->n_marked * g->n_captured, g->d_model};
-    if (pva_model_ops(m)->download(pva_model_backend(m), captured, g->capture_host, err)) return err->code;
-    for (int64_t i = 0; i < g->n_captured; i++) {
-        const struct row *r = &g->rows[g->capture_index_host[i]];
-        float *to = r->sequence->last_rows ? r->sequence->last_rows : g->capture_row;
-        for (int64_t l = 0; l < g->n_marked; l++)
-            memcpy(to + l * g->d_model, g->capture_host + (l * g->n_captured + i) * g->d_model, (size_t)g->d_model * sizeof *to);
-        r->sequence->captured_until = r->position + 1;
-        if (!r->sequence->last_rows && e->on_capture) e->on_capture(e->user, r->sequence->request.id, r->position, to);
-    }
+    struct captured *k = &g->captured[g->turn];
+    struct pva_tensor captured = {k->memory, 0, PVA_F32, g->n_marked * k->n, g->d_model};
+    if (k->n && pva_model_ops(m)->readback_begin(pva_model_backend(m), k->readback, captured, err)) return err->code;
+    k->on_its_way = k->n > 0;
+    for (int64_t i = 0; i < k->n; i++) k->rows[i].sequence->captured_until = k->rows[i].position + 1;
     return PVA_OK;
 }
 
@@ -547,11 +584,14 @@ static int sample_rows(struct pva_generator *g, struct pva_error *err) {
         g->draws[n] = pva_rng_uniform(q->request.seed, PVA_RNG_TOKEN, q->request.item, q->request.sample, (uint32_t)(q->n_tokens - q->request.n_prompt));
         owners[n++] = q;
     }
-    if (pva_session_logits(g->session, g->logit_rows, n, err) || pva_session_sample(g->session, n, g->temperatures, g->draws, g->sampled, err))
+    /* The last pass's captures are delivered while the device computes, before its tokens are waited for. */
+    if (pva_session_logits(g->session, g->logit_rows, n, err) || deliver_captures(g, &g->captured[!g->turn], err) ||
+        pva_session_sample(g->session, n, g->temperatures, g->draws, g->sampled, err))
         return err->code;
     for (int64_t i = 0; i < n; i++) {
         enum pva_finish how;
         if (!take_token(g, owners[i], g->sampled[i], &how)) continue;
+        if (deliver_all(g, err)) return err->code; /* of the sequence that ends, before its end is told */
         int64_t at = 0;
         while (g->running[at] != owners[i]) at++;
         memmove(g->running + at, g->running + at + 1, (size_t)(--g->n_running - at) * sizeof *g->running);
@@ -573,7 +613,7 @@ int pva_generator_step(struct pva_generator *g, int *busy, struct pva_error *err
         if (q->n_computed <= g->rows[r].position) q->n_computed = g->rows[r].position + 1;
         prompt_rows += g->rows[r].position < q->request.n_prompt;
     }
-    if (deliver_captures(g, err) || sample_rows(g, err)) return err->code;
+    if (read_captures(g, err) || sample_rows(g, err)) return err->code;
     if (g->n_rows) {
         g->stats.passes++;
         g->stats.prompt_tokens += prompt_rows;

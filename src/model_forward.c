@@ -49,45 +49,11 @@ static int at_point(const struct pva_model *m, struct pva_workspace *ws, enum pv
     return PVA_OK;
 }
 
-/* All of a layer but the last point. */
-static int block(const struct pva_model *m, struct pva_workspace *ws, const struct pva_stage *stage, int layer, int64_t n, struct pva_hook *hooks,
-                 int n_hooks, struct pva_error *err) {
-    const struct pva_kv_cache *kv = &stage->kv;
-    const struct pva_backend_ops *op = m->ops;
-    struct pva_backend *be = m->be;
-    const struct layer_weights *w = &m->layers[layer];
-    const struct pva_model_config *c = &m->config;
-    const float eps = (float)c->rms_eps;
-    struct pva_tensor resid = rows_of(ws->resid, n), branch = rows_of(ws->branch, n), normed = rows_of(ws->normed, n);
-    struct pva_tensor q = rows_of(ws->q, n), k = rows_of(ws->k, n), v = rows_of(ws->v, n), mixed = rows_of(ws->mixed, n);
-    struct pva_tensor gate = rows_of(ws->gate, n), up = rows_of(ws->up, n), hidden = rows_of(ws->hidden, n);
-    struct pva_tensor slots = rows_of(ws->slots, n), positions = rows_of(ws->positions, n);
-    const struct pva_attention_shape shape = {
-        .n_heads = c->n_heads,
-        .n_kv_heads = c->n_kv_heads,
-        .d_head = c->d_head,
-        .scale = (float)(1.0 / sqrt(c->query_pre_attn_scalar)),
-        .softcap = (float)c->attn_softcap,
-        .window = layer % 2 == 0 ? c->window : 0,
-    };
-
-    TRY(at_point(m, ws, PVA_RESID_PRE, layer, n, n, hooks, n_hooks, err));
-    TRY(op->rmsnorm(be, resid, w->input_norm, eps, normed, err));
-    TRY(op->linear(be, normed, w->q, q, err));
-    TRY(op->linear(be, normed, w->k, k, err));
-    TRY(op->linear(be, normed, w->v, v, err));
-    TRY(op->rope_store(be, q, k, v, slots, positions, (float)c->rope_theta, &shape, kv, layer - stage->first_layer, err));
-    TRY(op->attention(be, q, slots, positions, &shape, kv, layer - stage->first_layer, mixed, err));
-    TRY(op->linear(be, mixed, w->o, branch, err));
-    TRY(op->rmsnorm_add(be, branch, w->post_attention_norm, eps, resid, err));
-
-    TRY(at_point(m, ws, PVA_RESID_MID, layer, n, n, hooks, n_hooks, err));
-    TRY(op->rmsnorm(be, resid, w->pre_feedforward_norm, eps, normed, err));
-    TRY(op->linear(be, normed, w->gate, gate, err));
-    TRY(op->linear(be, normed, w->up, up, err));
-    TRY(op->geglu(be, gate, up, hidden, err));
-    TRY(op->linear(be, hidden, w->down, branch, err));
-    return op->rmsnorm_add(be, branch, w->post_feedforward_norm, eps, resid, err);
+/* Whether a hook changes the stream at this point. */
+static int changed_at(enum pva_point point, int layer, const struct pva_hook *hooks, int n_hooks) {
+    for (int i = 0; i < n_hooks; i++)
+        if (hooks[i].point == point && hooks[i].action != PVA_HOOK_CAPTURE && hooks[i].layers[layer]) return 1;
+    return 0;
 }
 
 /* Between two stages: the stream is kept, then rows enter. n rows have come so far. */
@@ -100,6 +66,58 @@ static int cross(const struct pva_model *m, struct pva_workspace *ws, const stru
     return m->ops->gather_rows(m->be, stage->stream, stage->enter, window(ws->resid, n, stage->n_rows - n), err);
 }
 
+/* The end of a sublayer and the start of the next: resid += norm(branch), the rows of `entering` (NULL: none come here) join the n that came before, the hooks,
+ * normed = norm(resid) by `next` (NULL: nothing follows). The norms are one operation where nothing changes the stream between them. */
+static int join(const struct pva_model *m, struct pva_workspace *ws, enum pva_point point, int layer, struct pva_tensor weight, const struct pva_tensor *next,
+                const struct pva_stage *entering, int64_t n, struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
+    const struct pva_backend_ops *op = m->ops;
+    const float eps = (float)m->config.rms_eps;
+    const int64_t all = entering ? entering->n_rows : n;
+    struct pva_tensor resid = rows_of(ws->resid, n), branch = rows_of(ws->branch, n);
+    int pre = point == PVA_RESID_POST && next; /* the next layer's resid_pre is this stream */
+    int apart = !next || entering || changed_at(point, layer, hooks, n_hooks) || (pre && changed_at(PVA_RESID_PRE, layer + 1, hooks, n_hooks));
+    if (n && apart) TRY(op->rmsnorm_add(m->be, branch, weight, eps, resid, err));
+    if (n && !apart) TRY(op->rmsnorm_add_rmsnorm(m->be, branch, weight, *next, eps, resid, rows_of(ws->normed, n), err));
+    if (entering) TRY(cross(m, ws, entering, n, err));
+    if (!all) return PVA_OK;
+    TRY(at_point(m, ws, point, layer, n, all, hooks, n_hooks, err));
+    if (pre) TRY(at_point(m, ws, PVA_RESID_PRE, layer + 1, all, all, hooks, n_hooks, err));
+    if (apart && next) TRY(op->rmsnorm(m->be, rows_of(ws->resid, all), *next, eps, rows_of(ws->normed, all), err));
+    return PVA_OK;
+}
+
+/* A layer up to what its MLP adds, which is left in ws->branch. Begins with the norm of its input in ws->normed. */
+static int block(const struct pva_model *m, struct pva_workspace *ws, const struct pva_stage *stage, int layer, int64_t n, struct pva_hook *hooks,
+                 int n_hooks, struct pva_error *err) {
+    const struct pva_kv_cache *kv = &stage->kv;
+    const struct pva_backend_ops *op = m->ops;
+    struct pva_backend *be = m->be;
+    const struct layer_weights *w = &m->layers[layer];
+    const struct pva_model_config *c = &m->config;
+    struct pva_tensor branch = rows_of(ws->branch, n), normed = rows_of(ws->normed, n);
+    struct pva_tensor q = rows_of(ws->q, n), k = rows_of(ws->k, n), v = rows_of(ws->v, n), mixed = rows_of(ws->mixed, n);
+    struct pva_tensor gate = rows_of(ws->gate, n), up = rows_of(ws->up, n), hidden = rows_of(ws->hidden, n);
+    struct pva_tensor slots = rows_of(ws->slots, n), positions = rows_of(ws->positions, n);
+    const struct pva_attention_shape shape = {
+        .n_heads = c->n_heads,
+        .n_kv_heads = c->n_kv_heads,
+        .d_head = c->d_head,
+        .scale = (float)(1.0 / sqrt(c->query_pre_attn_scalar)),
+        .softcap = (float)c->attn_softcap,
+        .window = layer % 2 == 0 ? c->window : 0,
+    };
+
+    TRY(op->linears(be, normed, (struct pva_tensor[]){w->q, w->k, w->v}, (struct pva_tensor[]){q, k, v}, 3, err));
+    TRY(op->rope_store(be, q, k, v, slots, positions, (float)c->rope_theta, &shape, kv, layer - stage->first_layer, err));
+    TRY(op->attention(be, q, slots, positions, &shape, kv, layer - stage->first_layer, mixed, err));
+    TRY(op->linear(be, mixed, w->o, branch, err));
+    TRY(join(m, ws, PVA_RESID_MID, layer, w->post_attention_norm, &w->pre_feedforward_norm, NULL, n, hooks, n_hooks, err));
+
+    TRY(op->linears(be, normed, (struct pva_tensor[]){w->gate, w->up}, (struct pva_tensor[]){gate, up}, 2, err));
+    TRY(op->geglu(be, gate, up, hidden, err));
+    return op->linear(be, hidden, w->down, branch, err);
+}
+
 int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const struct pva_stage *stages, int n_stages, const int32_t *tokens,
                       const int32_t *slots, const int32_t *positions, struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
     const struct pva_backend_ops *op = m->ops;
@@ -110,16 +128,18 @@ int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const
     TRY(op->upload(m->be, rows_of(ws->tokens, all), tokens, err));
     TRY(op->upload(m->be, rows_of(ws->slots, all), slots, err));
     TRY(op->upload(m->be, rows_of(ws->positions, all), positions, err));
-    if (n) TRY(op->embed(m->be, rows_of(ws->tokens, n), m->embedding, m->embedding_scale, m->operand == PVA_BF16, rows_of(ws->resid, n), err));
+    if (n) {
+        TRY(op->embed(m->be, rows_of(ws->tokens, n), m->embedding, m->embedding_scale, m->operand == PVA_BF16, rows_of(ws->resid, n), err));
+        TRY(at_point(m, ws, PVA_RESID_PRE, 0, n, n, hooks, n_hooks, err));
+        TRY(op->rmsnorm(m->be, rows_of(ws->resid, n), m->layers[0].input_norm, (float)m->config.rms_eps, rows_of(ws->normed, n), err));
+    }
     for (int layer = 0; layer < m->config.n_layers; layer++) {
-        if (n && block(m, ws, stage, layer, n, hooks, n_hooks, err)) return pva_error_prefix(err, "layer %d", layer);
-        int64_t computed = n;
-        if (stage + 1 < end && stage[1].first_layer == layer + 1) {
-            stage++;
-            TRY(cross(m, ws, stage, n, err));
-            n = stage->n_rows;
-        }
-        if (n && at_point(m, ws, PVA_RESID_POST, layer, computed, n, hooks, n_hooks, err)) return pva_error_prefix(err, "layer %d", layer);
+        const struct pva_tensor *next = layer + 1 < m->config.n_layers ? &m->layers[layer + 1].input_norm : NULL;
+        const struct pva_stage *entering = stage + 1 < end && stage[1].first_layer == layer + 1 ? stage + 1 : NULL;
+        if ((n && block(m, ws, stage, layer, n, hooks, n_hooks, err)) ||
+            join(m, ws, PVA_RESID_POST, layer, m->layers[layer].post_feedforward_norm, next, entering, n, hooks, n_hooks, err))
+            return pva_error_prefix(err, "layer %d", layer);
+        if (entering) stage = entering, n = stage->n_rows;
     }
     return PVA_OK;
 }

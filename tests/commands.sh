@@ -152,8 +152,15 @@ check grep -qE '^FAIL +sae +.*reads 24 values, the model.* has 48' "$dir/doctor"
 check test "$(ls "$dir" | grep -c '^store-')" = 0
 check "$PVA_MPI" bench generate --model "$m" --prompt-tokens 8 --new-tokens 4 >"$dir/bench"
 check grep -q 'memory read' "$dir/bench"
+check "$PVA_MPI" bench generate --model "$m" --prompt-tokens 8 --new-tokens 4 --batch-size 3 --hooks >"$dir/bench"
+check grep -qE '^a direction per sequence: [-+][0-9.]+ % of a pass; all [0-9]+ layers captured: [-+][0-9.]+ %$' "$dir/bench"
 check "$PVA_MPI" bench prefill --model "$m" --prompt-tokens 32 --repeats 1 >"$dir/bench"
 check grep -q 'GFLOP/s' "$dir/bench"
+# 26 layers; the weights of Gemma 2 2B in bfloat16 are 5.23 GB, a token's keys and values 106,496 bytes
+check "$PVA_MPI" bench count --model gemma-2-2b --prompt-tokens 999 >"$dir/bench"
+check grep -q '^decode step: 243 kernels' "$dir/bench"
+check grep -q 'weights 5.229 GB, keys and values 0.106 GB' "$dir/bench"
+check "$PVA_MPI" bench count --model "$m" >"$dir/bench"
 check timeout 100 mpirun -n 2 "$PVA_MPI" bench store --run "$dir" --records 64 --repeats 2 >"$dir/bench"
 check grep -qE 'raw pwrite [0-9]+ MB/s: [0-9.]+ % of it' "$dir/bench"
 refuses 4 'nowhere' "$PVA_MPI" bench store --run "$dir/nowhere" --records 4

@@ -20,7 +20,7 @@ struct record {
     enum pva_finish finish;
     int done;
     float captured[MAX_TOKENS][LAYERS * D];
-    int64_t positions[MAX_TOKENS], n_captured;
+    int64_t positions[MAX_TOKENS], n_captured, captured_at_end;
 };
 
 static struct record records[N_REQUESTS];
@@ -46,6 +46,7 @@ static void on_done(void *user, const struct pva_completion *c) {
     memcpy(r->tokens, c->tokens, (size_t)c->n_tokens * sizeof *r->tokens);
     r->n = c->n_tokens;
     r->finish = c->finish;
+    r->captured_at_end = r->n_captured;
     r->done = 1;
 }
 
@@ -121,6 +122,7 @@ static void check_captures(enum pva_positions positions) {
         int64_t want = positions == PVA_POSITIONS_LAST_PROMPT || positions == PVA_POSITIONS_LAST_GENERATED ? 1 : last - first + 1;
         if (positions == PVA_POSITIONS_LAST_GENERATED) first = last;
         CHECK_INT(r->n_captured, want);
+        CHECK_INT(r->captured_at_end, want); /* all of them before on_done */
         for (int64_t k = 0; k < r->n_captured; k++) CHECK_INT(r->positions[k], first + k);
     }
 }
@@ -224,6 +226,49 @@ static void test_one_dtype(enum pva_dtype dtype, const char *directory) {
     pva_backend_cpu.close(&be);
 }
 
+/* Whatever was computed when a generator is told to stop was captured, and is told before the end of its sequence. */
+static void test_cancelled(const char *directory) {
+    struct pva_backend *be = NULL;
+    struct pva_backend_settings bs = {.n_threads = 1};
+    struct pva_model *m = NULL;
+    static unsigned char layers[LAYERS] = {1, 1, 1, 1};
+    CHECK_OK(pva_backend_cpu.open(&bs, &be, &err), err);
+    CHECK_OK(pva_model_open(directory, &pva_backend_cpu, be, PVA_F32, &m, &err), err);
+    for (int steps = 0; steps < 6; steps++) {
+        struct pva_generator_settings settings = {
+            .session = {.n_slots = 5, .max_positions = MAX_TOKENS, .max_rows = 128},
+            .capture = {.point = PVA_RESID_POST, .layers = layers, .positions = PVA_POSITIONS_ALL},
+            .events = {.on_token = on_token, .on_capture = on_capture, .on_done = on_done},
+        };
+        struct pva_generator *g = NULL;
+        int busy, running = 0;
+        memset(records, 0, sizeof records);
+        CHECK_OK(pva_generator_open(m, &settings, &g, &err), err);
+        for (int i = 0; i < N_REQUESTS; i++) {
+            int32_t ids[32];
+            struct pva_request q = {.id = i, .seed = 9, .item = (uint32_t)i, .prompt = ids, .intervention = -1};
+            q.n_prompt = prompt_of(i, ids);
+            q.max_tokens = q.n_prompt + MAX_NEW;
+            CHECK_OK(pva_generator_submit(g, &q, &err), err);
+        }
+        for (int i = 0; i < steps; i++) CHECK_OK(pva_generator_step(g, &busy, &err), err);
+        pva_generator_cancel_all(g);
+        for (int i = 0; i < N_REQUESTS; i++) {
+            const struct record *r = &records[i];
+            int32_t ids[32];
+            CHECK_INT(r->done, 1);
+            CHECK_INT(r->captured_at_end, r->n_captured);
+            if (r->finish != PVA_FINISH_CANCELLED) continue;
+            running += r->n > 0;
+            CHECK_INT(r->n_captured, r->n ? prompt_of(i, ids) + r->n - 1 : 0);
+        }
+        CHECK(running > 0 || !steps);
+        pva_generator_close(&g);
+    }
+    pva_model_close(&m);
+    pva_backend_cpu.close(&be);
+}
+
 static void test_bad_requests(const char *directory) {
     struct pva_backend *be = NULL;
     struct pva_backend_settings bs = {.n_threads = 1};
@@ -266,6 +311,7 @@ int main(void) {
     CHECK_OK(pva_synth_write(&c, path, &settings, &err), err);
     test_one_dtype(PVA_F32, path);
     test_one_dtype(PVA_BF16, path);
+    test_cancelled(path);
     test_bad_requests(path);
     snprintf(path, sizeof path, "rm -rf %s", directory);
     CHECK_INT(system(path), 0);

@@ -137,7 +137,7 @@ static int64_t count_wrong(const struct setup *s, const struct cache *c, const f
                 off = fmax(off, (s->d + 2) * u * size + (s->softcap > 0 ? 8 * u * (double)s->softcap : 0));
             }
             for (int p = first; p <= last; p++) sum += w[p - first] = exp(w[p - first] - max);
-            double relative = 2 * (exp(2 * off + 8 * u) - 1) + (last - first + 20 + 4 * (last / 256 + 1)) * u;
+            double relative = 2 * (exp(2 * off + 8 * u) - 1) + (last - first + 20 + 4 * (last / 64 + 1)) * u;
             for (int i = 0; i < s->d; i++) {
                 double want = 0, size = 0;
                 for (int p = first; p <= last; p++) {

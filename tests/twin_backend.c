@@ -73,6 +73,84 @@ static void check_transfers(void) {
     op->close(&be);
 }
 
+/* A readback sees the tensor as it was when it began, is not touched by what follows, and is there after its wait; two take turns. */
+static void check_readbacks(void) {
+    enum { N = 1000 };
+    struct pva_buffer *src[2] = {0}, *ids = NULL, *ones = NULL;
+    struct pva_readback *r[2] = {0}, *never = NULL;
+    const void *host;
+    float *value = twin_alloc(N * 4);
+    open_backend(0, NULL);
+    CHECK_OK(op->readback_open(be, 10, &never, &err), err);
+    CHECK_OK(op->bind(be, (int32_t[N]){0}, N * 4, &ids, &err), err);
+    CHECK_OK(op->alloc(be, N * 4, &ones, &err), err);
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(op->readback_open(be, N * 4, &r[i], &err), err);
+        CHECK_OK(op->alloc(be, N * 4, &src[i], &err), err);
+    }
+    for (int turn = 0; turn < 6; turn++) {
+        int wrong = 0, now = turn % 2;
+        for (int i = 0; i < N; i++) value[i] = (float)(turn * N + i);
+        CHECK_OK(op->upload(be, (struct pva_tensor){ones, 0, PVA_F32, 1, N}, value, &err), err);
+        /* The operation that writes the tensor has only been asked for when the readback begins. */
+        CHECK_OK(op->gather_rows(be, (struct pva_tensor){ones, 0, PVA_F32, 1, N}, (struct pva_tensor){ids, 0, PVA_I32, 1, 1},
+                                 (struct pva_tensor){src[now], 0, PVA_F32, 1, N}, &err), err);
+        CHECK_OK(op->readback_begin(be, r[now], (struct pva_tensor){src[now], 0, PVA_F32, 1, N - turn}, &err), err);
+        if (turn == 0) continue;
+        CHECK_OK(op->readback_wait(be, r[!now], &host, &err), err);
+        for (int i = 0; i < N - turn + 1; i++) wrong += ((const float *)host)[i] != (float)((turn - 1) * N + i);
+        CHECK_INT(wrong, 0);
+    }
+    for (int i = 0; i < 2; i++) {
+        op->free(be, &src[i]);
+        op->readback_close(be, &r[i]); /* one of them was never waited for */
+        op->readback_close(be, &r[i]);
+        CHECK(!r[i]);
+    }
+    op->readback_close(be, &never);
+    op->free(be, &ids), op->free(be, &ones);
+    free(value);
+    op->close(&be);
+}
+
+static struct pva_tensor new_tensor(struct pva_buffer **keep, const void *host, enum pva_dtype dtype, int64_t rows, int64_t cols) {
+    size_t bytes = (size_t)(rows * cols) * pva_dtype_size(dtype);
+    if (host) CHECK_OK(op->bind(be, host, bytes, keep, &err), err);
+    else CHECK_OK(op->alloc(be, bytes, keep, &err), err);
+    return (struct pva_tensor){*keep, 0, dtype, rows, cols};
+}
+
+/* The kernels' work memory grows between two operations, of which the first has not started yet. */
+static void check_growing_work(void) {
+    enum { K = 2048, M = 16, ROWS = 8, HEADS = 8, D = 16, PAGES = 2000, PAGE = 32 };
+    struct pva_buffer *b[9] = {0};
+    float *x = twin_alloc(K * 4), *w = twin_alloc(M * K * 4), y[M];
+    int32_t positions[ROWS];
+    int wrong = 0;
+    for (int i = 0; i < K; i++) x[i] = 1;
+    for (int i = 0; i < M * K; i++) w[i] = (float)(i / K);
+    for (int i = 0; i < ROWS; i++) positions[i] = i;
+    open_backend(0, NULL);
+    struct pva_tensor tx = new_tensor(&b[0], x, PVA_F32, 1, K), tw = new_tensor(&b[1], w, PVA_F32, M, K), ty = new_tensor(&b[2], NULL, PVA_F32, 1, M);
+    struct pva_tensor q = new_tensor(&b[3], NULL, PVA_F32, ROWS, HEADS * D), out = new_tensor(&b[4], NULL, PVA_F32, ROWS, HEADS * D);
+    struct pva_tensor slots = new_tensor(&b[5], NULL, PVA_I32, ROWS, 1), at = new_tensor(&b[6], positions, PVA_I32, ROWS, 1);
+    struct pva_tensor cache = new_tensor(&b[7], NULL, PVA_F32, PAGE, D), table = new_tensor(&b[8], NULL, PVA_I32, 1, PAGES);
+    const struct pva_kv_cache kv = {.k = cache, .v = cache, .page_table = table, .n_layers = 1, .n_pages = 1, .page_size = PAGE, .n_kv_heads = 1, .d_head = D};
+    const struct pva_attention_shape shape = {.n_heads = HEADS, .n_kv_heads = 1, .d_head = D, .scale = 1};
+    struct pva_backend_info before, after;
+    CHECK_OK(op->linear(be, tx, tw, ty, &err), err);
+    op->describe(be, &before);
+    CHECK_OK(op->attention(be, q, slots, at, &shape, &kv, 0, out, &err), err);
+    op->describe(be, &after);
+    CHECK(after.memory_used > before.memory_used);
+    CHECK_OK(op->download(be, ty, y, &err), err);
+    for (int i = 0; i < M; i++) wrong += y[i] != (float)(i * K);
+    CHECK_INT(wrong, 0);
+    for (int i = 0; i < 9; i++) op->free(be, &b[i]);
+    free(x), free(w);
+    op->close(&be);
+}
+
 static void check_limit(void) {
     struct pva_buffer *a = NULL, *b = NULL;
     struct pva_backend_info info;
@@ -210,6 +288,8 @@ int main(void) {
     CHECK_FATAL(op);
     check_open();
     check_transfers();
+    check_readbacks();
+    check_growing_work();
     check_limit();
     check_faults();
     check_invariance(NULL);

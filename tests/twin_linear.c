@@ -55,10 +55,11 @@ static void run(const struct kind *t, const struct pva_cuda_tile *tile, const vo
     struct twin_buffer dx = twin_new(x, (size_t)(n * k) * size_of(t->x)), dw = twin_new(w, (size_t)(m * k) * size_of(t->w));
     struct twin_buffer dy = twin_new(NULL, (size_t)(n * m) * 4);
     twin_shift = 0;
-    struct twin_buffer work = work_new(tile ? most_work(n, m, k) : pva_cuda_linear_bytes(n, m, k));
+    const struct pva_cuda_product product = {dw.p, (float *)dy.p, m};
+    struct twin_buffer work = work_new(tile ? most_work(n, m, k) : pva_cuda_linear_bytes(n, &product, 1, k));
     twin_shift = shift;
-    if (tile) CHECK_CUDA(pva_cuda_linear_with(tile, dx.p, t->x, dw.p, t->w, n, m, k, (float *)dy.p, t->path, work.p, NULL));
-    else CHECK_CUDA(pva_cuda_linear(dx.p, t->x, dw.p, t->w, n, m, k, (float *)dy.p, t->path, work.p, NULL));
+    if (tile) CHECK_CUDA(pva_cuda_linear_with(tile, dx.p, t->x, &product, 1, t->w, n, k, t->path, work.p, NULL));
+    else CHECK_CUDA(pva_cuda_linear(dx.p, t->x, &product, 1, t->w, n, k, t->path, work.p, NULL));
     twin_read(&dy, y);
     twin_read(&dx, NULL), twin_read(&dw, NULL);
     work_free(&work);
@@ -137,6 +138,46 @@ static void check_invariance(const struct kind *t, int64_t m, int64_t k) {
     free(x), free(w), free(turned), free(y), free(alone);
 }
 
+/* Two and three products of one x in one launch, in every tile size: the bits of each alone, and nothing beside them. */
+static void check_together(const struct kind *t, int64_t n, int64_t k) {
+    static const int64_t m[][PVA_MOST_LINEARS] = {{67, 33, 40}, {16, 1, 129}, {5, 70, 0}, {0, 20, 31}};
+    void *x = matrix(t->x, n, k, 9);
+    for (size_t s = 0; s < sizeof m / sizeof *m && !check_failures; s++) {
+        struct twin_buffer dx = twin_new(x, (size_t)(n * k) * size_of(t->x)), dw[PVA_MOST_LINEARS], dy[PVA_MOST_LINEARS];
+        struct pva_cuda_product products[PVA_MOST_LINEARS];
+        float *alone[PVA_MOST_LINEARS], *together = twin_alloc((size_t)(n * 129) * 4);
+        int64_t all = 0;
+        for (int i = 0; i < PVA_MOST_LINEARS; i++) {
+            void *w = matrix(t->w, m[s][i], k, 10 + (uint32_t)i);
+            alone[i] = twin_alloc((size_t)(n * m[s][i]) * 4 + 4);
+            run(t, NULL, x, w, n, m[s][i], k, alone[i]);
+            dw[i] = twin_new(w, (size_t)(m[s][i] * k) * size_of(t->w));
+            all += m[s][i];
+            free(w);
+        }
+        for (int tile = -1; tile < (t->path == PVA_TENSOR_CORES ? ALL_TILES : PORTABLE_TILES); tile += 3)
+            for (int count = 2; count <= PVA_MOST_LINEARS; count++) {
+                for (int i = 0; i < PVA_MOST_LINEARS; i++) {
+                    dy[i] = twin_new(NULL, (size_t)(n * m[s][i]) * 4);
+                    products[i] = (struct pva_cuda_product){dw[i].p, (float *)dy[i].p, m[s][i]};
+                }
+                struct twin_buffer work = work_new(tile >= 0 ? most_work(n, all, k) : pva_cuda_linear_bytes(n, products, count, k));
+                CHECK_CUDA(pva_cuda_linear_with(tile >= 0 ? &tiles[tile] : NULL, dx.p, t->x, products, count, t->w, n, k, t->path, work.p, NULL));
+                for (int i = 0; i < PVA_MOST_LINEARS; i++) {
+                    twin_read(&dy[i], together);
+                    if (i < count) CHECK(memcmp(together, alone[i], (size_t)(n * m[s][i]) * 4) == 0);
+                    else CHECK(twin_is_poison((unsigned char *)together, (size_t)(n * m[s][i]) * 4));
+                    twin_free(&dy[i]);
+                }
+                work_free(&work);
+            }
+        twin_free(&dx);
+        for (int i = 0; i < PVA_MOST_LINEARS; i++) twin_free(&dw[i]), free(alone[i]);
+        free(together);
+    }
+    free(x);
+}
+
 /* What is not finite stays in its row of x and its row of w. */
 static void check_not_finite(const struct kind *t) {
     enum { N = 11, M = 21, K = 75 };
@@ -185,7 +226,9 @@ static void check_teeth(const struct kind *t) {
     *wrong = NAN;
     CHECK_INT(count_wrong(t, x, w, N, M, K, y), 1);
     struct pva_cuda_tile odd = {48, 8, 0};
-    CHECK_INT(pva_cuda_linear_with(&odd, x, t->x, w, t->w, N, M, K, y, t->path, y, NULL), cudaErrorInvalidValue);
+    const struct pva_cuda_product product = {w, y, M};
+    CHECK_INT(pva_cuda_linear_with(&odd, x, t->x, &product, 1, t->w, N, K, t->path, y, NULL), cudaErrorInvalidValue);
+    CHECK_INT(pva_cuda_linear_with(NULL, x, t->x, &product, PVA_MOST_LINEARS + 1, t->w, N, K, t->path, y, NULL), cudaErrorInvalidValue);
     free(x), free(w);
 }
 
@@ -207,6 +250,8 @@ int main(void) {
         check_not_finite(&kinds[t]);
         check_teeth(&kinds[t]);
         if (!check_failures) check_invariance(&kinds[t], 19, 1032);
+        if (!check_failures) check_together(&kinds[t], 3, 1100);
+        if (!check_failures) check_together(&kinds[t], 70, 40);
     }
     return check_report("twin_linear");
 }

@@ -12,7 +12,9 @@ cxx=${cxx:-${CXX:-c++}}
 
 # run_twin TWIN BUILD DIR: builds DIR/BUILD and runs the twin with it; the twin's exit status, its output in DIR/log. 125: does not compile.
 run_twin() {
-    "$cxx" -std=c++17 -O0 -fPIC -shared -w -ffp-contract=off -I"$source_dir/include" -I"$source_dir/tests/simt" -x c++ "$3/$2" -o "$3/broken.so" >"$3/log" 2>&1 || return 125
+    local language=(-x c++ -std=c++17)
+    case $2 in *.c) language=(-x c -std=gnu11) ;; esac
+    "$cxx" "${language[@]}" -O0 -fPIC -shared -w -ffp-contract=off -I"$3" -I"$source_dir/include" -I"$source_dir/tests/simt" "$3/$2" -o "$3/broken.so" >"$3/log" 2>&1 || return 125
     timeout 120 env LD_PRELOAD="$3/broken.so" ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 "$binary_dir/tests/twin_$1" >"$3/log" 2>&1
 }
 
@@ -21,7 +23,7 @@ check_line() {
     local twin build break old new dir status
     IFS='@' read -r twin build break old new <<<"$1"
     dir=$(mktemp -d "$work/XXXXXX")
-    cp "$source_dir"/kernels/*.cu "$source_dir"/kernels/*.cuh "$source_dir"/kernels/*.h "$dir"
+    cp "$source_dir"/kernels/*.cu "$source_dir"/kernels/*.cuh "$source_dir"/kernels/*.h "$source_dir"/kernels/*.c "$dir"
     if [ -n "$break" ] && ! OLD=$old NEW=$new python3 -c '
 import os, sys
 text = open(sys.argv[1]).read()

@@ -30,6 +30,7 @@ extern "C" {
 struct pva_spd_ops; /* pva/spd_device.h */
 struct pva_backend; /* an opened device; owns its threads or streams */
 struct pva_buffer;  /* memory on that device; opaque so that a host pointer cannot stand in for it */
+struct pva_readback; /* host memory that a tensor is copied to while the device goes on */
 
 /* A shaped window on a buffer: row-major, rows adjacent. Passed by value, owns nothing. */
 struct pva_tensor {
@@ -82,6 +83,8 @@ struct pva_jumprelu {
 };
 enum { PVA_JUMPRELU_ACTIVE, PVA_JUMPRELU_NEAR, PVA_JUMPRELU_BAD, PVA_JUMPRELU_TALLIES };
 
+enum { PVA_MOST_LINEARS = 3 };
+
 /* Sets in the order in which the step-down max-T takes them (pva/firing.h). A group has one K, 0 < K < N, and one level; groups lie side by side, levels rising;
  * each level has one group at least. At most 16,384 items, so that m^2 below is exact. */
 struct pva_maxt {
@@ -117,6 +120,13 @@ struct pva_backend_ops {
     int (*download)(struct pva_backend *be, struct pva_tensor src, void *host, struct pva_error *err);
     int (*sync)(struct pva_backend *be, struct pva_error *err);
 
+    /* A download that does not wait: begin copies src (at most `bytes`) as it is after the operations so far, beside those that follow, which must not
+     * write to src; wait ends the copy and gives the memory, which stays as it is until the next begin. */
+    int (*readback_open)(struct pva_backend *be, size_t bytes, struct pva_readback **out, struct pva_error *err);
+    int (*readback_begin)(struct pva_backend *be, struct pva_readback *r, struct pva_tensor src, struct pva_error *err);
+    int (*readback_wait)(struct pva_backend *be, struct pva_readback *r, const void **host, struct pva_error *err);
+    void (*readback_close)(struct pva_backend *be, struct pva_readback **r);
+
     /* dst = src converted element by element: F32, BF16, F16 -> F32, BF16 (nearest even). For weights, once, at load. */
     int (*convert)(struct pva_backend *be, struct pva_tensor src, struct pva_tensor dst, struct pva_error *err);
 
@@ -135,9 +145,18 @@ struct pva_backend_ops {
     int (*rmsnorm_add)(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, float eps, struct pva_tensor resid,
                        struct pva_error *err);
 
+    /* rmsnorm_add, then y = norm(resid) by w_next: the end of a sublayer and the start of the next. The bits of rmsnorm_add followed by rmsnorm.
+     * x, resid F32 [n, d], y F32 or BF16 [n, d]. */
+    int (*rmsnorm_add_rmsnorm)(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, struct pva_tensor w_next, float eps,
+                               struct pva_tensor resid, struct pva_tensor y, struct pva_error *err);
+
     /* y = x W^T.   x F32 or BF16 [n, k], w F32 or BF16 [m, k] (the hub's [out, in] layout, never repacked), y F32 [n, m].
      * Sums in float32, one fixed order per instruction set. A BF16 x with an F32 w is not supported (convert the weight). */
     int (*linear)(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, struct pva_tensor y, struct pva_error *err);
+
+    /* y[i] = x w[i]^T for i < count <= PVA_MOST_LINEARS: products of one x, the bits of `linear` one by one. */
+    int (*linears)(struct pva_backend *be, struct pva_tensor x, const struct pva_tensor *w, const struct pva_tensor *y, int count,
+                   struct pva_error *err);
 
     /* Rotates q in place and k on its way into the cache; v is stored as it is.   q F32 [n, n_heads * d_head], k, v F32
      * [n, n_kv_heads * d_head]; slots, positions i32 [n, 1]. Pairs (i, i + d_head/2), angle = position * theta^(-2i/d_head), cos and

@@ -76,7 +76,8 @@ struct pva_generator_events {
     void *user;
     /* After each new token (tokens[n - 1]). Nonzero: the sequence ends here, as PVA_FINISH_STOPPED. May be NULL. */
     int (*on_token)(void *user, int64_t id, const int32_t *tokens, int64_t n);
-    /* A captured position: rows [n_marked_layers, d_model]. Positions of one sequence come in ascending order, each once. */
+    /* A captured position: rows [n_marked_layers, d_model]. Positions of one sequence come in ascending order, each once, and before its on_done; as
+     * they are copied while the device goes on, a position's next token may be told first. */
     void (*on_capture)(void *user, int64_t id, int64_t position, const float *rows);
     void (*on_done)(void *user, const struct pva_completion *c);
 };

@@ -2,8 +2,10 @@
 #include "simt.h"
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <random>
+#include <set>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -73,7 +75,7 @@ unsigned order_seed;
 bool broken;
 char message[512];
 cudaError_t last_error;
-uint64_t launches;
+uint64_t launches, submissions;
 std::map<const void *, int> shared_allowed;
 #ifdef SIMT_ASAN
 const void *scheduler_stack;
@@ -327,7 +329,80 @@ cudaError_t result(cudaError_t status) {
 }
 
 std::map<void *, size_t> allocations;
+std::map<char *, size_t> pinned;
 size_t allocated;
+
+typedef std::function<void()> work;
+
+} // namespace
+
+/* ---- streams ---- */
+
+struct CUgraph_st {
+    std::vector<work> nodes;
+};
+struct CUgraphExec_st {
+    std::vector<work> nodes;
+};
+struct CUstream_st {
+    std::deque<work> queue;
+    uint64_t put = 0, done = 0, born;
+    CUgraph_st *capture = nullptr;
+    bool spoiled = false; /* something forbidden happened during the capture */
+};
+struct CUevent_st {
+    struct timespec time;
+    cudaStream_t stream; /* and how much had been put on it */
+    uint64_t put;
+    bool captured;
+};
+
+namespace {
+
+std::set<cudaStream_t> streams;
+
+bool capturing(cudaStream_t s) { return s && s->capture; }
+
+void run_until(cudaStream_t s, uint64_t put) {
+    while (s && s->done < put) {
+        work next = std::move(s->queue.front());
+        s->queue.pop_front();
+        s->done++;
+        next();
+    }
+}
+
+void run_all() {
+    for (cudaStream_t s : streams) run_until(s, s->put);
+}
+
+/* What the host waits for. The other streams stand still meanwhile, or have run ahead: the older ones in odd orders, the newer ones in even ones. */
+void wait_for(cudaStream_t s, uint64_t put) {
+    for (cudaStream_t other : streams)
+        if (s && order_seed && (order_seed % 2 ? other->born < s->born : other->born > s->born)) run_until(other, other->put);
+    run_until(s, put);
+}
+
+/* The default stream does not wait: what is put on it runs. */
+void put(cudaStream_t s, work w) {
+    if (!s) return w();
+    if (s->capture) return s->capture->nodes.push_back(std::move(w));
+    s->queue.push_back(std::move(w));
+    s->put++;
+}
+
+/* During a capture in this thread, calls that wait or touch memory fail and spoil it. */
+bool forbidden() {
+    bool any = false;
+    for (cudaStream_t s : streams)
+        if (s->capture) s->spoiled = any = true;
+    return any;
+}
+
+bool is_pinned(const void *p) {
+    auto after = pinned.upper_bound((char *)p);
+    return after != pinned.begin() && (--after, (char *)p < after->first + after->second);
+}
 
 } // namespace
 
@@ -360,13 +435,12 @@ uint64_t simt_warp(enum simt_warp_op op, unsigned mask, uint64_t value, int argu
     return f->answer;
 }
 
-void simt_run(const simt_kernel &k, dim3 grid, dim3 block, size_t shared) {
+void simt_submit(const simt_kernel &k, dim3 grid, dim3 block, size_t shared, cudaStream_t stream, std::function<void()> run) {
     uint64_t threads = (uint64_t)block.x * block.y * block.z;
     auto found = shared_allowed.find(k.address);
     size_t allowed = found == shared_allowed.end() ? 48 << 10 : (size_t)found->second;
     kernel = &k;
     blockIdx = {0, 0, 0};
-    launches++;
     broken = false;
     if (!threads || threads > MOST_THREADS || block.z > 64 || !grid.x || !grid.y || !grid.z || grid.x > INT32_MAX || grid.y > 65535 || grid.z > 65535) {
         fault("a device refuses a grid of (%u,%u,%u) blocks of (%u,%u,%u) threads", grid.x, grid.y, grid.z, block.x, block.y, block.z);
@@ -378,8 +452,16 @@ void simt_run(const simt_kernel &k, dim3 grid, dim3 block, size_t shared) {
         last_error = cudaErrorInvalidValue;
         return;
     }
+    if (!capturing(stream)) submissions++;
+    put(stream, std::move(run));
+}
+
+void simt_run(const simt_kernel &k, dim3 grid, dim3 block, size_t shared) {
+    kernel = &k;
+    launches++;
+    broken = false;
+    n_threads = (int)(block.x * block.y * block.z);
     blockDim = block, gridDim = grid;
-    n_threads = (int)threads;
     std::vector<int> order = thread_order();
     for (unsigned z = 0; z < grid.z && !broken; z++)
         for (unsigned y = 0; y < grid.y && !broken; y++)
@@ -395,6 +477,7 @@ void simt_run(const simt_kernel &k, dim3 grid, dim3 block, size_t shared) {
 void simt_set_order(unsigned seed) { order_seed = seed; }
 const char *simt_message(void) { return message; }
 uint64_t simt_launches(void) { return launches; }
+uint64_t simt_submissions(void) { return submissions; }
 size_t simt_device_bytes(void) { return allocated; }
 
 /* ---- the runtime library ---- */
@@ -425,6 +508,7 @@ cudaError_t cudaMemGetInfo(size_t *left, size_t *total) {
 
 cudaError_t cudaMalloc(void **p, size_t bytes) {
     *p = nullptr;
+    if (forbidden()) return result(cudaErrorStreamCaptureUnsupported);
     if (!bytes) return cudaSuccess;
     if (posix_memalign(p, 256, bytes)) return result(cudaErrorMemoryAllocation);
     memset(*p, FILL, bytes);
@@ -434,6 +518,8 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
 }
 cudaError_t cudaFree(void *p) {
     if (!p) return cudaSuccess;
+    if (forbidden()) return result(cudaErrorStreamCaptureUnsupported);
+    run_all();
     auto found = allocations.find(p);
     if (found == allocations.end()) return result(cudaErrorInvalidValue);
     allocated -= found->second;
@@ -442,56 +528,147 @@ cudaError_t cudaFree(void *p) {
     return cudaSuccess;
 }
 cudaError_t cudaMallocHost(void **p, size_t bytes) {
+    *p = nullptr;
+    if (forbidden()) return result(cudaErrorStreamCaptureUnsupported);
     *p = malloc(bytes ? bytes : 1);
+    if (*p) pinned[(char *)*p] = bytes;
     return result(*p ? cudaSuccess : cudaErrorMemoryAllocation);
 }
 cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned flags) { return (void)flags, cudaMallocHost(p, bytes); }
-cudaError_t cudaFreeHost(void *p) { return free(p), cudaSuccess; }
+cudaError_t cudaFreeHost(void *p) {
+    if (!p) return cudaSuccess;
+    if (forbidden()) return result(cudaErrorStreamCaptureUnsupported);
+    run_all();
+    pinned.erase((char *)p);
+    free(p);
+    return cudaSuccess;
+}
 cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind) {
     (void)kind;
+    if (forbidden()) return result(cudaErrorStreamCaptureImplicit);
     if (bytes) memcpy(dst, src, bytes);
     return cudaSuccess;
 }
+/* Memory that is not pinned is copied before this returns. */
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
-    return (void)stream, cudaMemcpy(dst, src, bytes, kind);
+    bool waits = (kind == cudaMemcpyHostToDevice && !is_pinned(src)) || (kind == cudaMemcpyDeviceToHost && !is_pinned(dst));
+    if (stream && stream->capture && stream->spoiled) return result(cudaErrorStreamCaptureInvalidated);
+    put(stream, [=] {
+        if (bytes) memcpy(dst, src, bytes);
+    });
+    if (waits && !capturing(stream)) run_until(stream, stream ? stream->put : 0);
+    return cudaSuccess;
 }
 cudaError_t cudaMemset(void *p, int value, size_t bytes) {
+    if (forbidden()) return result(cudaErrorStreamCaptureImplicit);
     if (bytes) memset(p, value, bytes);
     return cudaSuccess;
 }
-cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t stream) { return (void)stream, cudaMemset(p, value, bytes); }
+cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t stream) {
+    if (stream && stream->capture && stream->spoiled) return result(cudaErrorStreamCaptureInvalidated);
+    put(stream, [=] {
+        if (bytes) memset(p, value, bytes);
+    });
+    return cudaSuccess;
+}
 
 cudaError_t cudaStreamCreate(cudaStream_t *stream) { return cudaStreamCreateWithFlags(stream, 0); }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags) {
     (void)flags;
-    *stream = (cudaStream_t)calloc(1, 16);
+    static uint64_t born;
+    streams.insert(*stream = new CUstream_st);
+    (*stream)->born = born++;
     return cudaSuccess;
 }
-cudaError_t cudaStreamDestroy(cudaStream_t stream) { return free(stream), cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return (void)stream, cudaDeviceSynchronize(); }
-cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) { return (void)stream, (void)event, (void)flags, cudaSuccess; }
+cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+    run_until(stream, stream->put);
+    streams.erase(stream);
+    delete stream;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+    if (capturing(stream)) return stream->spoiled = true, result(cudaErrorStreamCaptureUnsupported);
+    if (!stream) return cudaDeviceSynchronize();
+    wait_for(stream, stream->put);
+    return last_error == cudaErrorLaunchFailure ? last_error : cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags) {
+    (void)flags;
+    cudaStream_t on = event->stream;
+    uint64_t until = event->put;
+    if (event->captured || capturing(stream)) return result(cudaErrorStreamCaptureUnsupported); /* forks and joins: not modelled */
+    if (on) put(stream, [=] { run_until(on, until); });
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode) {
+    (void)mode;
+    if (!stream) return result(cudaErrorStreamCaptureUnsupported);
+    if (stream->capture) return result(cudaErrorIllegalState);
+    stream->capture = new CUgraph_st;
+    stream->spoiled = false;
+    return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+    *graph = nullptr;
+    if (!capturing(stream)) return result(cudaErrorIllegalState);
+    if (stream->spoiled) delete stream->capture;
+    else *graph = stream->capture;
+    stream->capture = nullptr;
+    return result(*graph ? cudaSuccess : cudaErrorStreamCaptureInvalidated);
+}
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags) {
+    (void)flags;
+    *exec = graph ? new CUgraphExec_st{graph->nodes} : nullptr;
+    return result(graph ? cudaSuccess : cudaErrorInvalidValue);
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+    if (!exec) return result(cudaErrorInvalidValue);
+    submissions++;
+    for (const work &node : exec->nodes) put(stream, node);
+    return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return delete exec, cudaSuccess; }
+
 cudaError_t cudaEventCreate(cudaEvent_t *event) { return cudaEventCreateWithFlags(event, 0); }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags) {
     (void)flags;
-    *event = (cudaEvent_t)calloc(1, sizeof(struct timespec));
+    *event = new CUevent_st();
     return cudaSuccess;
 }
-cudaError_t cudaEventDestroy(cudaEvent_t event) { return free(event), cudaSuccess; }
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+    if (streams.count(event->stream)) run_until(event->stream, event->put);
+    return delete event, cudaSuccess;
+}
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-    (void)stream;
-    clock_gettime(CLOCK_MONOTONIC, (struct timespec *)event);
+    event->captured = capturing(stream);
+    event->stream = stream;
+    put(stream, [=] { clock_gettime(CLOCK_MONOTONIC, &event->time); });
+    event->put = stream ? stream->put : 0;
     return cudaSuccess;
 }
-cudaError_t cudaEventQuery(cudaEvent_t event) { return (void)event, cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t event) { return (void)event, cudaSuccess; }
+cudaError_t cudaEventQuery(cudaEvent_t event) {
+    if (event->captured) return forbidden(), result(cudaErrorStreamCaptureUnsupported);
+    return !event->stream || event->stream->done >= event->put ? cudaSuccess : cudaErrorNotReady;
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    if (event->captured) return forbidden(), result(cudaErrorStreamCaptureUnsupported);
+    wait_for(event->stream, event->put);
+    return last_error == cudaErrorLaunchFailure ? last_error : cudaSuccess;
+}
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t from, cudaEvent_t to) {
-    const struct timespec *a = (const struct timespec *)from, *b = (const struct timespec *)to;
+    const struct timespec *a = &from->time, *b = &to->time;
     *ms = (float)((double)(b->tv_sec - a->tv_sec) * 1e3 + (double)(b->tv_nsec - a->tv_nsec) * 1e-6);
     return cudaSuccess;
 }
 
 /* A failed kernel is reported by the launch's cudaGetLastError already; a device would tell at the next synchronisation. */
-cudaError_t cudaDeviceSynchronize(void) { return last_error == cudaErrorLaunchFailure ? last_error : cudaSuccess; }
+cudaError_t cudaDeviceSynchronize(void) {
+    if (forbidden()) return result(cudaErrorStreamCaptureUnsupported);
+    run_all();
+    return last_error == cudaErrorLaunchFailure ? last_error : cudaSuccess;
+}
 cudaError_t cudaGetLastError(void) {
     cudaError_t status = last_error;
     last_error = cudaSuccess;
@@ -510,6 +687,10 @@ const char *cudaGetErrorName(cudaError_t status) {
     case cudaErrorLaunchOutOfResources: return "cudaErrorLaunchOutOfResources";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
     case cudaErrorNotReady: return "cudaErrorNotReady";
+    case cudaErrorIllegalState: return "cudaErrorIllegalState";
+    case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated: return "cudaErrorStreamCaptureInvalidated";
+    case cudaErrorStreamCaptureImplicit: return "cudaErrorStreamCaptureImplicit";
     }
     return "cudaErrorUnknown";
 }

@@ -1,7 +1,8 @@
 /* simt.h - CUDA's programming model on one CPU thread, so that the sources in kernels/ also compile as C++ and run under
  * AddressSanitizer where there is no GPU.
  *
- * Blocks run one after another, the threads of a block as fibres that change places at barriers and warp operations. What it finds:
+ * Blocks run one after another, the threads of a block as fibres that change places at barriers and warp operations. What was put on a stream (not on
+ * the default one) runs as late as CUDA allows: when the stream, an event behind it, or the device is waited for. What it finds:
  *   a barrier or warp operation that not all its threads reach         the launch fails, cudaGetLastError says so, simt_message() where
  *   threads that wait at different barriers                            the same
  *   a grid, block or shared memory that a device would refuse          the same
@@ -9,6 +10,8 @@
  *   misaligned vector accesses                                         UndefinedBehaviorSanitizer
  *   shared or device memory read before it was written                 both start as NaN in every block and allocation
  *   results that depend on which thread comes first (races)            simt_set_order(): run twice, compare
+ *   memory read or changed by the host before its copy was waited for  a wrong result
+ *   what a stream that is being captured forbids                       the errors that CUDA gives
  * What it cannot: races between blocks, memory order, blocks that wait for each other (they would wait for ever), time.
  *
  * cuda_runtime.h and cuda_bf16.h in this folder include this file in place of the toolkit's.
@@ -49,11 +52,18 @@ typedef enum {
     cudaErrorInsufficientDriver = 35,
     cudaErrorLaunchOutOfResources = 701,
     cudaErrorLaunchFailure = 719,
-    cudaErrorNotReady = 600
+    cudaErrorNotReady = 600,
+    cudaErrorIllegalState = 401,
+    cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorStreamCaptureImplicit = 906
 } cudaError_t;
 
 typedef struct CUstream_st *cudaStream_t;
 typedef struct CUevent_st *cudaEvent_t;
+typedef struct CUgraph_st *cudaGraph_t;
+typedef struct CUgraphExec_st *cudaGraphExec_t;
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout = 9 };
 enum cudaDeviceAttr {
@@ -94,6 +104,12 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
 cudaError_t cudaStreamSynchronize(cudaStream_t stream);
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph);
+cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 cudaError_t cudaEventCreate(cudaEvent_t *event);
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
@@ -111,15 +127,18 @@ cudaError_t simt_func_set_attribute(const void *kernel, enum cudaFuncAttribute a
 /* ---- the test's side ---- */
 
 /* Each warp runs until all its threads wait at a barrier or have left, then the next. In which order: 0 ascending, 1 descending, else
- * warps and lanes shuffled by this seed. */
+ * warps and lanes shuffled by this seed. Streams: 0 as late as possible, odd the older of two first, even the newer. */
 void simt_set_order(unsigned seed);
 const char *simt_message(void);     /* why the last failed launch failed; "" */
-uint64_t simt_launches(void);       /* so far */
+uint64_t simt_launches(void);       /* kernels that ran so far */
+uint64_t simt_submissions(void);    /* times that the host started a kernel or a graph so far */
 size_t simt_device_bytes(void);     /* allocated by cudaMalloc and not freed */
 
 #ifdef __cplusplus
 } /* extern "C" */
 
+#include <functional>
+#include <tuple>
 #include <type_traits>
 
 static inline cudaError_t cudaMalloc(float **p, size_t bytes) { return cudaMalloc((void **)p, bytes); }
@@ -144,7 +163,7 @@ template <typename F> static inline cudaError_t cudaFuncSetAttribute(F *kernel, 
 /* Dynamic shared memory, by the name that both compilers understand (see kernels/cuda_check.h). */
 #define PVA_DYNAMIC_SHARED(type, name) type *name = (type *)simt_dynamic_shared()
 #define PVA_LAUNCH(kernel, grid, block, shared, stream, ...) \
-    simt_launch(#kernel, (const void *)(kernel), dim3(grid), dim3(block), (shared), (stream), [=] { (kernel)(__VA_ARGS__); })
+    simt_launch(#kernel, (const void *)(kernel), dim3(grid), dim3(block), (shared), (stream), simt_bind((kernel), __VA_ARGS__))
 /* From the linker: all static shared memory of this program or shared library. */
 extern "C" char __start_simt_shared[] __attribute__((weak, visibility("hidden")));
 extern "C" char __stop_simt_shared[] __attribute__((weak, visibility("hidden")));
@@ -190,12 +209,24 @@ struct simt_kernel {
     const void *closure;
 };
 void simt_run(const simt_kernel &kernel, dim3 grid, dim3 block, size_t shared);
+/* Whether a device would take such a launch; then puts `run` on the stream. */
+void simt_submit(const simt_kernel &kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t stream, std::function<void()> run);
 void *simt_dynamic_shared(void);
 int simt_syncthreads(int op, int predicate, const char *file, int line);
 
+/* A kernel with its arguments as they are now: a stream may run it when what they were taken from is gone. */
+template <typename... P, typename... A> static auto simt_bind(void (*kernel)(P...), A &&...arguments) {
+    return [kernel, all = std::tuple<std::decay_t<P>...>(std::forward<A>(arguments)...)] { std::apply(kernel, all); };
+}
+
 template <typename F>
-static void simt_launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t, const F &thread) {
-    simt_run({name, kernel, __start_simt_shared, __stop_simt_shared, [](const void *f) { (*(const F *)f)(); }, &thread}, grid, block, shared);
+static void simt_launch(const char *name, const void *kernel, dim3 grid, dim3 block, size_t shared, cudaStream_t stream, const F &thread) {
+    const simt_kernel k = {name, kernel, __start_simt_shared, __stop_simt_shared, [](const void *f) { (*(const F *)f)(); }, nullptr};
+    simt_submit(k, grid, block, shared, stream, [=] {
+        simt_kernel with = k;
+        with.closure = &thread; /* this function's copy of the arguments */
+        simt_run(with, grid, block, shared);
+    });
 }
 
 enum { SIMT_SYNC, SIMT_COUNT, SIMT_AND, SIMT_OR };

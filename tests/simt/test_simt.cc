@@ -264,6 +264,103 @@ void test_fences() {
     CHECK_INT(simt_device_bytes(), 0);
 }
 
+__global__ void add_one(int *x) { x[threadIdx.x]++; }
+struct pair {
+    int a, b;
+};
+__global__ void add_pair(int *x, pair p) { x[threadIdx.x] += p.a * p.b; }
+__global__ void add_value(int *x, int value) { x[threadIdx.x] += value; }
+
+/* What is on a stream runs when it is waited for and not before; an event marks a place in it; streams wait for each other. */
+void test_streams() {
+    cudaStream_t a, b;
+    cudaEvent_t early, late;
+    int *x = device<int>(64), *host, plain[4] = {0};
+    cudaStreamCreate(&a), cudaStreamCreate(&b);
+    cudaEventCreate(&early), cudaEventCreate(&late);
+    CHECK_INT(cudaMallocHost((void **)&host, 16), cudaSuccess);
+    for (int i = 0; i < 4; i++) host[i] = 10;
+    cudaMemset(x, 0, 64 * sizeof(int));
+    cudaMemcpyAsync(x, host, 16, cudaMemcpyHostToDevice, a);
+    cudaEventRecord(early, a);
+    PVA_LAUNCH(add_one, 1, 4, 0, a, x);
+    cudaEventRecord(late, a);
+    host[0] = 20; /* too early: the copy takes it */
+    pair numbers = {3, 5}, *p = &numbers; /* arguments are taken at the launch */
+    PVA_LAUNCH(add_pair, 1, 4, 0, b, x + 4, *p);
+    p->a = 100;
+    CHECK_INT(cudaEventQuery(early), cudaErrorNotReady);
+    CHECK_INT(cudaEventSynchronize(early), cudaSuccess);
+    CHECK_INT(x[0], 20);
+    CHECK_INT(x[1], 10);
+    CHECK_INT(cudaEventQuery(late), cudaErrorNotReady);
+    cudaStreamWaitEvent(b, late, 0);
+    cudaMemcpyAsync(host, x, 16, cudaMemcpyDeviceToHost, b);
+    CHECK_INT(host[1], 10);
+    CHECK_INT(cudaStreamSynchronize(b), cudaSuccess);
+    CHECK_INT(host[1], 11);
+    CHECK_INT(x[4], 15);
+    CHECK_INT(cudaEventQuery(late), cudaSuccess);
+    PVA_LAUNCH(add_one, 1, 4, 0, a, x);
+    cudaMemcpyAsync(plain, x, 16, cudaMemcpyDeviceToHost, a); /* not pinned: waits */
+    CHECK_INT(plain[3], 12);
+    PVA_LAUNCH(barrier_in_branch, 1, 64, 0, a, x);
+    CHECK_INT(cudaGetLastError(), cudaSuccess); /* a device says so later */
+    CHECK_INT(cudaStreamSynchronize(a), cudaErrorLaunchFailure);
+    CHECK_INT(cudaGetLastError(), cudaErrorLaunchFailure);
+    cudaEventDestroy(early), cudaEventDestroy(late);
+    cudaStreamDestroy(a), cudaStreamDestroy(b);
+    cudaFreeHost(host), cudaFree(x);
+}
+
+/* A capture runs nothing; its graph runs with the arguments of then; what CUDA forbids meanwhile fails and spoils the capture. */
+void test_graphs() {
+    cudaStream_t s;
+    cudaGraph_t graph;
+    cudaGraphExec_t exec;
+    int *x = device<int>(4), value = 5;
+    void *p;
+    cudaStreamCreate(&s);
+    cudaMemset(x, 0, 16);
+    CHECK_INT(cudaStreamBeginCapture(nullptr, cudaStreamCaptureModeThreadLocal), cudaErrorStreamCaptureUnsupported);
+    CHECK_INT(cudaStreamEndCapture(s, &graph), cudaErrorIllegalState);
+    CHECK_INT(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    CHECK_INT(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal), cudaErrorIllegalState);
+    uint64_t before = simt_submissions();
+    PVA_LAUNCH(add_value, 1, 4, 0, s, x, value);
+    value = 100;
+    PVA_LAUNCH(add_one, 1, 4, 0, s, x);
+    CHECK_INT(simt_submissions() - before, 0);
+    CHECK_INT(cudaStreamEndCapture(s, &graph), cudaSuccess);
+    CHECK_INT(cudaStreamSynchronize(s), cudaSuccess);
+    CHECK_INT(x[0], 0);
+    CHECK_INT(cudaGraphInstantiateWithFlags(&exec, graph, 0), cudaSuccess);
+    cudaGraphDestroy(graph);
+    for (int i = 0; i < 3; i++) CHECK_INT(cudaGraphLaunch(exec, s), cudaSuccess);
+    CHECK_INT(x[0], 0);
+    CHECK_INT(cudaStreamSynchronize(s), cudaSuccess);
+    CHECK_INT(x[3], 18);
+    CHECK_INT(simt_submissions() - before, 3);
+    cudaGraphExecDestroy(exec);
+    cudaGetLastError();
+    for (int what = 0; what < 6; what++) {
+        CHECK_INT(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+        cudaError_t status = what == 0   ? cudaStreamSynchronize(s)
+                             : what == 1 ? cudaDeviceSynchronize()
+                             : what == 2 ? cudaMalloc(&p, 16)
+                             : what == 3 ? cudaFree(x)
+                             : what == 4 ? cudaMemcpy(&value, x, 4, cudaMemcpyDeviceToHost)
+                                         : cudaMemset(x, 0, 16);
+        CHECK_INT(status, what < 4 ? cudaErrorStreamCaptureUnsupported : cudaErrorStreamCaptureImplicit);
+        CHECK_INT(cudaStreamEndCapture(s, &graph), cudaErrorStreamCaptureInvalidated);
+        CHECK(!graph);
+        CHECK_INT(cudaGetLastError(), cudaErrorStreamCaptureInvalidated);
+    }
+    CHECK_INT(x[0], 18);
+    cudaStreamDestroy(s);
+    cudaFree(x);
+}
+
 void test_types() {
     CHECK_INT(sizeof(float4), 16);
     CHECK_INT(alignof(float4), 16);
@@ -279,6 +376,8 @@ int main() {
     for (unsigned order = 0; order < 4; order++) test_right(order);
     test_refusals();
     test_poison();
+    test_streams();
+    test_graphs();
     test_fences();
     test_types();
     return check_report("test_simt");
