@@ -90,13 +90,13 @@ without_cmake() {
     cuda=$(cd "$(dirname "$(readlink -f "$(command -v nvcc)")")/.." && pwd)
     mkdir -p "$build/tests" "$build/objects" && cd "$build/objects" || return 1
     printf '%s\0' "$source_dir"/kernels/*.cu | xargs -0 -P "$(nproc)" -I{} sh -c 'f=$1; shift; nvcc "$@" -c "$f" -o "$(basename "$f").o"' nvcc {} "${nvcc_flags[@]}" || return 1
-    printf '%s\0' "$source_dir"/src/*.c | xargs -0 -P "$(nproc)" -I{} sh -c 'f=$1; shift; cc "$@" -c "$f" 2>/dev/null || true' cc {} "${c_flags[@]}"
+    printf '%s\0' "$source_dir"/src/*.c "$source_dir"/src/spd/*.c | xargs -0 -P "$(nproc)" -I{} sh -c 'f=$1; shift; cc "$@" -c "$f" 2>/dev/null || true' cc {} "${c_flags[@]}"
     rm -f core.a kernels.a
     ar rcs kernels.a ./*.cu.o
     for file in "$source_dir"/kernels/*.c; do
         cc "${c_flags[@]}" -I"$cuda/include" -c "$file" && ar rcs kernels.a "$(basename "$file" .c).o" || return 1
     done
-    for file in "$source_dir"/src/*.c; do
+    for file in "$source_dir"/src/*.c "$source_dir"/src/spd/*.c; do
         file=$(basename "$file" .c).o
         [ -f "$file" ] && ar rcs core.a "$file"
     done
