@@ -197,6 +197,7 @@ static int finish(struct phase2_job *job, const struct phase2_selected *selected
     if (job->par.rank == 0 && !phase2_export(&job->plan, pva_options_flag(o, "csv"), err)) {
         if (pva_options_flag(o, "json")) phase2_print_json(&job->plan, selected, stdout, err);
         else if (!job->quiet) phase2_print_summary(&job->plan, selected, job->store, stdout, err);
+        fflush(stdout); /* the line on stderr comes after it, also where mpirun joins the two */
         char text[4096];
         snprintf(text, sizeof text, "%lld of %lld layers computed, %lld latents%s; permutations %.1f s; %.1f s on %d rank%s; %s/phase2.h5",
                  (long long)job->n_left, (long long)job->plan.layers.n, (long long)(job->plan.layers.n * job->plan.layers.n_latents),

@@ -246,6 +246,7 @@ static int run_phase(struct phase3 *p, struct pva_error *err) {
     if (p->f.par.rank == 0 && !gather_outcomes(p, err) && !phase3_evaluate(&p->result, &p->f, p->settings.level, p->settings.replicates, err) &&
         !phase3_report_write(&p->result, &p->f, &p->settings, err)) {
         phase3_report_print(&p->result, &p->settings, stdout);
+        fflush(stdout); /* the line on stderr comes after it, also where mpirun joins the two */
         if (!p->f.quiet)
             fprintf(stderr, "pva-mpi: phase3: %d predictors, %lld samples, %.1f s on %d rank%s; %s/phase3-summary.json\n", p->result.n_predictors, (long long)p->n_items,
                     engine_now() - p->start, p->f.par.size, p->f.par.size > 1 ? "s" : "", p->f.run.directory);

@@ -155,6 +155,7 @@ static int run_phase(struct steer *s, struct pva_error *err) {
     if (!err->code && s->f.par.rank == 0) {
         const struct steer_report report = {&s->plan, &s->f, &s->tuning, &s->validation, &s->tuning_result, &s->validation_result, level, alpha};
         if (!steer_report_write(&report, err)) steer_report_print(&report, stdout);
+        fflush(stdout); /* the line on stderr comes after it, also where mpirun joins the two */
         if (!err->code && !s->f.quiet)
             fprintf(stderr, "pva-mpi: steer: %lld completions, %.1f s on %d rank%s; %s/steer-summary.json\n", (long long)(s->tuning.n_items + s->validation.n_items),
                     engine_now() - s->start, s->f.par.size, s->f.par.size > 1 ? "s" : "", s->f.run.directory);
