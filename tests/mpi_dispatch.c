@@ -149,9 +149,15 @@ static void slow(void) {
     for (int who = 0; who < par.size; who++) {
         struct plan p = usual;
         p.n = 120, p.slots = 2, p.ahead = 1, p.slow_rank = who;
-        struct result r = run(&p);
-        CHECK_INT(r.twice + r.lost, 0);
-        if (par.rank == who) CHECK(r.started_here < 120 / par.size);
+        /* A machine with other work may hold up the other ranks just then; it hardly does so three times. */
+        int less = 0;
+        for (int attempt = 0; attempt < 3 && !less; attempt++) {
+            struct result r = run(&p);
+            CHECK_INT(r.twice + r.lost, 0);
+            less = par.rank != who || r.started_here < 120 / par.size;
+            MPI_Allreduce(MPI_IN_PLACE, &less, 1, MPI_INT, MPI_LAND, par.comm);
+        }
+        CHECK(less);
     }
     struct plan p = usual;
     p.steal_only = 1, p.step_us = 3000, p.slots = 1, p.ahead = 0;
