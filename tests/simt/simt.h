@@ -153,7 +153,6 @@ template <typename F> static inline cudaError_t cudaFuncSetAttribute(F *kernel, 
 #define __host__
 #define __constant__
 #define __forceinline__ inline __attribute__((always_inline))
-#define __noinline__ __attribute__((noinline))
 #define __launch_bounds__(...)
 #define __align__(n) __attribute__((aligned(n)))
 #define __grid_constant__
