@@ -19,12 +19,19 @@ int par_launched_with_others(void) {
 
 static int launched(void) { return getenv("OMPI_COMM_WORLD_SIZE") || getenv("PMIX_RANK") || getenv("PMI_RANK"); }
 
+/* mpirun says so; under srun it is not known before MPI has started. */
+static int on_one_node(void) {
+    const char *all = getenv("OMPI_COMM_WORLD_SIZE"), *here = getenv("OMPI_COMM_WORLD_LOCAL_SIZE");
+    return all && here && !strcmp(all, here);
+}
+
 int par_open(struct par *p, struct pva_error *err) {
     memset(p, 0, sizeof *p);
     setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
     setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0); /* containers often forbid reading another process's memory */
     setenv("OMPI_MCA_btl_base_warn_component_unused", "0", 0);
     if (!launched()) setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+    if (on_one_node()) setenv("OMPI_MCA_btl", "^tcp", 0); /* memory is enough; Open MPI 5 complains of the network interfaces of some machines */
     int provided, initialised = 0;
     MPI_Initialized(&initialised);
     if (!initialised && MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS)

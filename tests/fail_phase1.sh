@@ -57,9 +57,9 @@ if [ -e "$fault" ] && ! ldd "$PVA_MPI" | grep -q libasan; then
     refuses 4 'cannot be synced: Input/output error' with fdatasync:$eio:-1:0 phase1.h5 "$dir/c" 2
     refuses 4 'phase1.h5.*Read-only file system' with pwrite:$erofs:-1:25 phase1.h5 "$dir/c" 1
     resumes "$dir/c"
-    # Snapshots that cannot be written are warnings, one after the other; the run goes on. (Long enough for several: rank 0 looks once a second.)
+    # Snapshots that cannot be written are warnings, one after the other; the run goes on. (Some seconds, so with a larger model: rank 0 looks once a second.)
     checks=$((checks + 1))
-    timeout 300 env LD_PRELOAD="$fault" STORE_FAULT="copy:$enospc:-1:0" STORE_FAULT_FILE=phase1-0 "$PVA_MPI" phase1 --run "$dir/d" $args --end 359 --batch-size 1 \
+    timeout 300 env LD_PRELOAD="$fault" STORE_FAULT="copy:$enospc:-1:0" STORE_FAULT_FILE=phase1-0 "$PVA_MPI" phase1 --run "$dir/d" ${args/"$m"/"$source/tests/data/mini/model"} --end 359 --batch-size 1 \
         2>"$dir/err" || fail "a failed snapshot stopped the run: $(cat "$dir/err")"
     check test "$(grep -c 'a snapshot could not be written' "$dir/d/logs/phase1-rank0.log")" -ge 1
     check grep -q '360 of 360 problems, complete' <("$PVA_MPI" status "$dir/d")
@@ -97,7 +97,11 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 echo nothing >"$dir/file"
 refuses 4 'Not a directory' "$PVA_MPI" phase1 --run "$dir/file/run" $args
-refuses 4 'File too large' bash -c "ulimit -f 500; exec '$PVA_MPI' phase1 --run '$dir/limit' $args"
-resumes "$dir/limit"
+if (ulimit -f 500; exec "$PVA_TEST_BINARY/tests/mpi_par") >/dev/null 2>&1; then # Open MPI 5 makes larger files of its own when it starts
+    refuses 4 'File too large' bash -c "ulimit -f 500; exec '$PVA_MPI' phase1 --run '$dir/limit' $args"
+    resumes "$dir/limit"
+else
+    echo "SKIP a limit on the size of files: MPI itself does not start below it"
+fi
 echo "fail_phase1: $checks checks, $failures failed"
 exit $((failures > 0))

@@ -100,12 +100,17 @@ else
 fi
 
 # ---- limits, quotas, disks that die, at every moment ----
-expect 4 "File too large (see ulimit -f)" bash -c "ulimit -f 500; exec '$writer' write '$work/limit.h5'"
-leaves_nothing "$work/limit.h5"
-expect 0 "" "$writer" write "$work/limit.h5"
-cp "$good" "$work/grown.h5"
-expect 4 "File too large" bash -c "ulimit -f 500; exec '$writer' write '$work/grown.h5' --replace"
-expect 0 "" "$writer" check "$work/grown.h5" # the old one is still there
+# Open MPI 5 makes larger files of its own when it starts.
+if (ulimit -f 500; exec "$PVA_TEST_BINARY/tests/mpi_par") >/dev/null 2>&1; then
+    expect 4 "File too large (see ulimit -f)" bash -c "ulimit -f 500; exec '$writer' write '$work/limit.h5'"
+    leaves_nothing "$work/limit.h5"
+    expect 0 "" "$writer" write "$work/limit.h5"
+    cp "$good" "$work/grown.h5"
+    expect 4 "File too large" bash -c "ulimit -f 500; exec '$writer' write '$work/grown.h5' --replace"
+    expect 0 "" "$writer" check "$work/grown.h5" # the old one is still there
+else
+    echo "SKIP a limit on the size of files: MPI itself does not start below it"
+fi
 
 if [ -e "$fault" ] && ! ldd "$writer" | grep -q libasan; then
     eio=5 enospc=28 erofs=30 enotsup=95 estale=116 edquot=122 enolck=37 exdev=18 eperm=1

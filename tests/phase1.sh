@@ -68,7 +68,7 @@ check run latest 1 --positions last-generated $few 3
 check run half 1 --positions generated --resid-dtype bf16 $few 3
 datasets="$datasets n_positions" same "$dir/all1/phase1.h5" "$dir/all3/phase1.h5"
 for f in one all1 generated latest half; do
-    for d in resid n_prompt n_new; do h5dump -d /$d -b NATIVE -o "$dir/$f.$d" "$dir/$f/phase1.h5" >/dev/null || fail "h5dump $f $d"; done
+    for d in resid n_prompt n_new; do h5dump -d /$d -b FILE -o "$dir/$f.$d" "$dir/$f/phase1.h5" >/dev/null || fail "h5dump $f $d"; done
 done
 for f in all1 generated half; do h5dump -d /n_positions -b NATIVE -o "$dir/$f.n_positions" "$dir/$f/phase1.h5" >/dev/null || fail "h5dump $f n_positions"; done
 check python3 - "$dir" <<'P'
@@ -79,6 +79,8 @@ def read(name, code="i"):
 n_prompt, n_new = read("all1.n_prompt"), read("all1.n_new")
 def rows(name, width, n):  # [problem][position] -> values of all layers
     data = open(sys.argv[1] + "/" + name + ".resid", "rb").read()
+    if name == "half":  # bfloat16: the upper halves of float32
+        data = b"".join(b"\0\0" + data[i:i + 2] for i in range(0, len(data), 2))
     size = len(data) // 6
     return [[data[i * size + p * width:i * size + (p + 1) * width] for p in range(size // width)] for i in range(n)]
 n = 6
