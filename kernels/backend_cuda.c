@@ -197,7 +197,12 @@ static int cuda_count(void) {
 
 /* ---- memory ---- */
 
-/* Waits for everything and reports what went wrong since the last time. */
+/* What kernels found wrong, once those so far are through, to where the host looks. */
+static int send_fault(struct pva_backend *be, const char *stage, struct pva_error *err) {
+    return START(be, stage, cudaMemcpyAsync(be->pinned_fault, be->fault, 2 * sizeof(int32_t), cudaMemcpyDeviceToHost, be->stream), err);
+}
+
+/* After cuda_calls_start and send_fault: waits for everything and reports what went wrong since the last time. */
 static int finish(struct pva_backend *be, const char *stage, struct pva_error *err) {
     static const char *const what[] = {"", "a token id outside of the vocabulary", "a row outside of its tensor", "a direction outside of its table",
                                        "a slot, position or page outside of the cache"};
@@ -206,8 +211,6 @@ static int finish(struct pva_backend *be, const char *stage, struct pva_error *e
         be->late = (struct pva_error){0};
         return err->code;
     }
-    TRY(cuda_calls_start(be->calls, err));
-    TRY(START(be, stage, cudaMemcpyAsync(be->pinned_fault, be->fault, 2 * sizeof(int32_t), cudaMemcpyDeviceToHost, be->stream), err));
     TRY(START(be, stage, cudaStreamSynchronize(be->stream), err));
     int32_t kind = be->pinned_fault[0], value = be->pinned_fault[1];
     if (kind == PVA_FAULT_NONE) return PVA_OK;
@@ -280,12 +283,13 @@ static int cuda_upload(struct pva_backend *be, struct pva_tensor dst, const void
     return to_device(be, data_of(dst), host, tensor_bytes(dst), err);
 }
 
-/* All slots at once in turn: the copy of one piece runs while the last one is read. */
+/* All slots at once in turn: the copy of one piece runs while the last one is read. The fault word follows at once: the host wakes up once. */
 static int cuda_download(struct pva_backend *be, struct pva_tensor src, void *host, struct pva_error *err) {
     const char *from = data_of(src);
     size_t bytes = tensor_bytes(src), sent = 0, read = 0;
     int begin = be->slot, waiting = 0;
     TRY(cuda_calls_start(be->calls, err));
+    if (!bytes) TRY(send_fault(be, "download", err));
     while (read < bytes) {
         while (sent < bytes && waiting < SLOTS) {
             size_t piece = bytes - sent < SLOT_BYTES ? bytes - sent : SLOT_BYTES;
@@ -294,6 +298,7 @@ static int cuda_download(struct pva_backend *be, struct pva_tensor src, void *ho
             TRY(START(be, "download", cudaMemcpyAsync(be->pinned + (size_t)slot * SLOT_BYTES, from + sent, piece, cudaMemcpyDeviceToHost, be->stream), err));
             TRY(START(be, "download", cudaEventRecord(be->copied[slot], be->stream), err));
             sent += piece, waiting++;
+            if (sent == bytes) TRY(send_fault(be, "download", err));
         }
         size_t piece = bytes - read < SLOT_BYTES ? bytes - read : SLOT_BYTES;
         TRY(START(be, "download", cudaEventSynchronize(be->copied[begin]), err));
@@ -304,7 +309,11 @@ static int cuda_download(struct pva_backend *be, struct pva_tensor src, void *ho
     return finish(be, "download", err);
 }
 
-static int cuda_sync(struct pva_backend *be, struct pva_error *err) { return finish(be, "sync", err); }
+static int cuda_sync(struct pva_backend *be, struct pva_error *err) {
+    TRY(cuda_calls_start(be->calls, err));
+    TRY(send_fault(be, "sync", err));
+    return finish(be, "sync", err);
+}
 
 /* ---- readbacks ---- */
 
@@ -344,8 +353,10 @@ static int cuda_readback_begin(struct pva_backend *be, struct pva_readback *r, s
     return START(be, "readback", cudaEventRecord(r->copied, be->copies), err);
 }
 
+/* What waits to be started is started: the device computes while the host waits and looks. */
 static int cuda_readback_wait(struct pva_backend *be, struct pva_readback *r, const void **host, struct pva_error *err) {
     *host = r->host;
+    TRY(cuda_calls_start(be->calls, err));
     return START(be, "readback", cudaEventSynchronize(r->copied), err);
 }
 

@@ -117,7 +117,7 @@ static int open_bench(struct bench *b, const struct pva_options *o, int64_t new_
     b->batch = pva_options_int(o, "batch-size");
     b->prompt = pva_options_int(o, "prompt-tokens");
     b->rows = b->batch > 512 ? b->batch : 512;
-    struct pva_session_settings settings = {.n_slots = (int)b->batch, .max_positions = b->prompt + new_tokens, .max_rows = b->rows};
+    struct pva_session_settings settings = {.n_slots = (int)b->batch, .max_positions = b->prompt + new_tokens, .max_rows = b->rows, .hook_values = 2};
     if (engine_open(o, 0, &b->engine, err) || pva_session_open(b->engine.model, &settings, &b->session, err)) return err->code;
     size_t n = (size_t)b->rows;
     b->tokens = calloc(n, sizeof *b->tokens);
@@ -164,10 +164,10 @@ enum { PLAIN, STEERED, CAPTURED, KINDS };
 
 /* As a generator's: a direction and a coefficient per row, sent with every pass; every layer's rows, of which one pass's come back during the next. */
 struct bench_hooks {
-    struct pva_buffer *directions, *which, *coefficients, *rows, *captured[2];
+    struct pva_buffer *directions, *captured[2];
     struct pva_readback *readback[2];
     unsigned char *all, *middle; /* marks of layers */
-    int32_t *which_host;
+    int32_t *rows; /* 0, 1, ... */
     int64_t passes; /* that captured */
 };
 
@@ -175,17 +175,15 @@ static int open_hooks(const struct bench *b, struct bench_hooks *h, struct pva_e
     const struct pva_backend_ops *op = b->engine.ops;
     struct pva_backend *be = b->engine.be;
     const struct pva_model_config *c = pva_model_get_config(b->engine.model);
-    size_t values = (size_t)(c->n_layers * b->batch) * (size_t)c->d_model * sizeof(float), rows = (size_t)b->batch * 4;
+    size_t values = (size_t)(c->n_layers * b->batch) * (size_t)c->d_model * sizeof(float);
     h->all = malloc((size_t)c->n_layers);
     h->middle = calloc((size_t)c->n_layers, 1);
-    h->which_host = malloc(rows);
-    if (!h->all || !h->middle || !h->which_host) return pva_fail(err, PVA_IO, "out of memory");
+    h->rows = malloc((size_t)b->batch * sizeof *h->rows);
+    if (!h->all || !h->middle || !h->rows) return pva_fail(err, PVA_IO, "out of memory");
     memset(h->all, 1, (size_t)c->n_layers);
     h->middle[c->n_layers / 2] = 1;
-    for (int64_t i = 0; i < b->batch; i++) h->which_host[i] = (int32_t)i;
-    if (op->alloc(be, (size_t)b->batch * (size_t)c->d_model * sizeof(float), &h->directions, err) || op->alloc(be, rows, &h->which, err) ||
-        op->alloc(be, rows, &h->coefficients, err) || op->bind(be, h->which_host, rows, &h->rows, err))
-        return err->code;
+    for (int64_t i = 0; i < b->batch; i++) h->rows[i] = (int32_t)i;
+    if (op->alloc(be, (size_t)b->batch * (size_t)c->d_model * sizeof(float), &h->directions, err)) return err->code;
     for (int i = 0; i < 2; i++)
         if (op->alloc(be, values, &h->captured[i], err) || op->readback_open(be, values, &h->readback[i], err)) return err->code;
     return PVA_OK;
@@ -198,11 +196,10 @@ static void close_hooks(const struct bench *b, struct bench_hooks *h) {
         op->readback_close(be, &h->readback[i]);
         op->free(be, &h->captured[i]);
     }
-    struct pva_buffer **buffers[] = {&h->directions, &h->which, &h->coefficients, &h->rows};
-    for (size_t i = 0; be && i < sizeof buffers / sizeof *buffers; i++) op->free(be, buffers[i]);
+    if (be) op->free(be, &h->directions);
     free(h->all);
     free(h->middle);
-    free(h->which_host);
+    free(h->rows);
 }
 
 static int decode_pass(struct bench *b, struct bench_hooks *h, int kind, struct pva_error *err) {
@@ -213,19 +210,20 @@ static int decode_pass(struct bench *b, struct bench_hooks *h, int kind, struct 
     struct pva_hook hook = {.point = PVA_RESID_POST, .action = kind == STEERED ? PVA_HOOK_ADD : PVA_HOOK_CAPTURE, .layers = kind == STEERED ? h->middle : h->all};
     if (kind == STEERED) {
         hook.directions = whole(h->directions, PVA_F32, b->batch, c->d_model);
-        hook.which = whole(h->which, PVA_I32, b->batch, 1), hook.coefficients = whole(h->coefficients, PVA_F32, b->batch, 1);
-        if (op->upload(be, hook.which, h->which_host, err) || op->upload(be, hook.coefficients, b->temperatures, err)) return err->code;
+        hook.which = pva_session_send(b->session, PVA_I32, h->rows, b->batch);
+        hook.coefficients = pva_session_send(b->session, PVA_F32, b->temperatures, b->batch);
     } else if (kind == CAPTURED) {
-        hook.rows = whole(h->rows, PVA_I32, b->batch, 1), hook.captured = whole(h->captured[now], PVA_F32, c->n_layers * b->batch, c->d_model);
+        hook.rows = pva_session_send(b->session, PVA_I32, h->rows, b->batch);
+        hook.captured = whole(h->captured[now], PVA_F32, c->n_layers * b->batch, c->d_model);
     }
+    pva_session_want(b->session, b->logit_rows, b->batch, b->temperatures, b->draws);
     if (pva_session_append(b->session, b->batch, b->tokens, b->slots, &hook, kind != PLAIN, err)) return err->code;
     if (kind == CAPTURED) {
         const void *host;
         if (op->readback_begin(be, h->readback[now], hook.captured, err) || (h->passes && op->readback_wait(be, h->readback[!now], &host, err))) return err->code;
         h->passes++;
     }
-    if (pva_session_logits(b->session, b->logit_rows, b->batch, err)) return err->code;
-    return pva_session_sample(b->session, b->batch, b->temperatures, b->draws, b->tokens, err);
+    return pva_session_tokens(b->session, b->batch, b->tokens, err);
 }
 
 /* Bytes of keys and values that a decode pass at this context reads: even layers see a window of it. */

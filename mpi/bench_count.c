@@ -8,9 +8,9 @@
 #include <string.h>
 
 /* A layer's kernels: product of q, k, v; rotation; attention; its product; norm, sum and norm; product of gate and up; GeGLU; its product; norm, sum
- * and norm. Outside of the layers: embedding and first norm; gather, norm, product and soft-cap of the head; three of sampling. twin_graph
- * holds the backend to this. */
-enum { OF_A_LAYER = 9, OUTSIDE = 9 };
+ * and norm. Outside of the layers: embedding and first norm; gather, norm, product and soft-cap of the head; three of sampling. Copies: all that the
+ * device is told about the step; tokens and fault word back. twin_graph holds the backend to this. */
+enum { OF_A_LAYER = 9, OUTSIDE = 9, COPIES = 3 };
 
 static const struct {
     const char *name;
@@ -42,7 +42,7 @@ int bench_count(const struct pva_options *o, struct pva_error *err) {
     const double flops = batch * (2 * (body + head_weights) + 4 * heads * seen);
     const int kernels = c.n_layers * OF_A_LAYER + OUTSIDE;
     printf("%d layers, d_model %d, %s; %.0f sequence%s, context %.0f\n", c.n_layers, c.d_model, element == 2 ? "bf16" : "f32", batch, batch > 1 ? "s" : "", context);
-    printf("decode step: %d kernels (%d a layer, %d outside), %.0f GFLOP\n", kernels, OF_A_LAYER, OUTSIDE, flops / 1e9);
+    printf("decode step: %d kernels (%d a layer, %d outside), %d copies, %.0f GFLOP\n", kernels, OF_A_LAYER, OUTSIDE, COPIES, flops / 1e9);
     printf("bytes: weights %.3f GB, keys and values %.3f GB, activations %.3f GB (of which logits %.3f GB)\n", weights / 1e9, kv / 1e9, activations / 1e9,
            batch * 20 * vocab / 1e9);
     for (size_t i = 0; i < sizeof devices / sizeof *devices; i++) {

@@ -86,9 +86,9 @@ static int close_output(struct output *out) {
 static int run_pass(const struct engine *e, const int32_t *ids, size_t n, struct output *out, const char *path, struct pva_error *err) {
     const struct pva_model_config *c = pva_model_get_config(e->model);
     int chunk = n < CHUNK ? (int)n : CHUNK;
-    struct pva_session_settings settings = {.n_slots = 1, .max_positions = (int64_t)n, .max_rows = chunk, .max_logits = chunk};
+    struct pva_session_settings settings = {.n_slots = 1, .max_positions = (int64_t)n, .max_rows = chunk, .max_logits = chunk, .hook_values = 1};
     struct pva_session *s = NULL;
-    struct pva_buffer *index = NULL, *stream[PVA_N_POINTS] = {0};
+    struct pva_buffer *stream[PVA_N_POINTS] = {0};
     size_t resid_values = (size_t)c->n_layers * (size_t)chunk * (size_t)c->d_model, logit_values = (size_t)chunk * (size_t)c->n_vocab;
     float *host = malloc((resid_values > logit_values ? resid_values : logit_values) * sizeof *host);
     unsigned char *layers = malloc((size_t)c->n_layers);
@@ -98,26 +98,26 @@ static int run_pass(const struct engine *e, const int32_t *ids, size_t n, struct
         goto done;
     }
     memset(layers, 1, (size_t)c->n_layers);
-    if (pva_session_open(e->model, &settings, &s, err) || e->ops->alloc(e->be, sizeof rows, &index, err)) goto done;
+    if (pva_session_open(e->model, &settings, &s, err)) goto done;
     for (int p = 0; p < PVA_N_POINTS; p++)
         if (e->ops->alloc(e->be, resid_values * sizeof(float), &stream[p], err)) goto done;
     int slot = pva_session_claim(s);
     PVA_ASSERT(pva_session_reserve(s, slot, (int64_t)n));
     for (int i = 0; i < CHUNK; i++) rows[i] = i, slots[i] = slot;
-    if (e->ops->upload(e->be, (struct pva_tensor){index, 0, PVA_I32, CHUNK, 1}, rows, err)) goto done;
     for (size_t first = 0; first < n; first += (size_t)chunk) {
         int64_t m = (int64_t)(n - first < (size_t)chunk ? n - first : (size_t)chunk);
+        const struct pva_tensor index = pva_session_send(s, PVA_I32, rows, m);
         struct pva_hook hooks[PVA_N_POINTS];
         for (int p = 0; p < PVA_N_POINTS; p++)
             hooks[p] = (struct pva_hook){
                 .point = (enum pva_point)p,
                 .action = PVA_HOOK_CAPTURE,
                 .layers = layers,
-                .rows = {index, 0, PVA_I32, m, 1},
+                .rows = index,
                 .captured = {stream[p], 0, PVA_F32, c->n_layers * m, c->d_model},
             };
-        if (pva_session_append(s, m, ids + first, slots, hooks, PVA_N_POINTS, err) || pva_session_logits(s, rows, m, err) ||
-            pva_session_read_logits(s, m, host, err))
+        pva_session_want(s, rows, m, NULL, NULL);
+        if (pva_session_append(s, m, ids + first, slots, hooks, PVA_N_POINTS, err) || pva_session_read_logits(s, m, host, err))
             goto done;
         int bad = write_rows(out->logits, -1, first, (hsize_t)m, (hsize_t)c->n_vocab, host);
         for (int p = 0; p < PVA_N_POINTS; p++) {
@@ -132,7 +132,6 @@ static int run_pass(const struct engine *e, const int32_t *ids, size_t n, struct
     }
 done:
     for (int p = 0; p < PVA_N_POINTS; p++) e->ops->free(e->be, &stream[p]);
-    e->ops->free(e->be, &index);
     pva_session_close(&s);
     free(layers);
     free(host);

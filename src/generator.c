@@ -39,10 +39,9 @@ struct intervention {
     struct pva_intervention what; /* its directions pointer is not kept */
     int first_layer;              /* whose input it changes */
     unsigned char *layers;
-    struct pva_buffer *directions, *which, *coefficients;
+    struct pva_buffer *directions;
     int32_t *which_host;
     float *coefficients_host;
-    int used; /* by a row of this pass */
 };
 
 struct row {
@@ -80,13 +79,14 @@ struct pva_generator {
     uint64_t *changes;    /* [max_positions], of one sequence */
     int *splits, n_splits;
 
+    struct sequence **owners; /* [n_slots], of the rows that get a token in this pass */
+    int64_t n_owners;
     int32_t *logit_rows, *sampled; /* [n_slots] */
     float *temperatures;
     double *draws;
 
     struct intervention *interventions;
     unsigned char *capture_layers;
-    struct pva_buffer *capture_index;
     int32_t *capture_index_host; /* [capture_rows]: row of the pass */
     float *capture_row;          /* [n_marked, d_model] of one position */
     struct captured captured[2]; /* of this pass and of the one before, in turn: one is copied back while the other is computed */
@@ -127,9 +127,7 @@ static int open_intervention(struct pva_generator *g, const struct pva_model *m,
     if (!to->layers || !to->which_host || !to->coefficients_host) return out_of_memory(err);
     to->layers[from->layer] = 1;
     to->first_layer = first_changed(from);
-    if (op->alloc(be, bytes, &to->directions, err) || op->alloc(be, (size_t)g->max_rows * 4, &to->which, err) ||
-        op->alloc(be, (size_t)g->max_rows * 4, &to->coefficients, err))
-        return err->code;
+    if (op->alloc(be, bytes, &to->directions, err)) return err->code;
     return op->upload(be, (struct pva_tensor){to->directions, 0, PVA_F32, from->n_directions, g->d_model}, from->directions, err);
 }
 
@@ -176,7 +174,7 @@ static int open_capture(struct pva_generator *g, const struct pva_model *m, stru
         if (op->alloc(be, (size_t)values * sizeof(float), &k->memory, err) || op->readback_open(be, (size_t)values * sizeof(float), &k->readback, err))
             return err->code;
     }
-    return op->alloc(be, (size_t)g->capture_rows * 4, &g->capture_index, err);
+    return PVA_OK;
 }
 
 int pva_generator_open(const struct pva_model *m, const struct pva_generator_settings *settings, struct pva_generator **out, struct pva_error *err) {
@@ -195,17 +193,19 @@ int pva_generator_open(const struct pva_model *m, const struct pva_generator_set
     g->rows = calloc(rows, sizeof *g->rows);
     g->pieces = calloc(slots, sizeof *g->pieces);
     g->changes = calloc((size_t)settings->session.max_positions, sizeof *g->changes);
+    g->owners = calloc(slots, sizeof *g->owners);
     g->logit_rows = calloc(slots, sizeof *g->logit_rows);
     g->sampled = calloc(slots, sizeof *g->sampled);
     g->temperatures = calloc(slots, sizeof *g->temperatures);
     g->draws = calloc(slots, sizeof *g->draws);
     g->interventions = calloc((size_t)settings->n_interventions + 1, sizeof *g->interventions);
     g->hooks = calloc((size_t)settings->n_interventions + 1, sizeof *g->hooks);
-    if (!g->running || !g->rows || !g->pieces || !g->changes || !g->logit_rows || !g->sampled || !g->temperatures || !g->draws || !g->interventions ||
-        !g->hooks) {
+    if (!g->running || !g->rows || !g->pieces || !g->changes || !g->owners || !g->logit_rows || !g->sampled || !g->temperatures || !g->draws ||
+        !g->interventions || !g->hooks) {
         out_of_memory(err);
         goto fail;
     }
+    g->settings.session.hook_values = 2 * settings->n_interventions + (settings->capture.layers != NULL);
     if (plan_splits(g, pva_model_get_config(m)->n_layers, err) || pva_session_open(m, &g->settings.session, &g->session, err)) goto fail;
     for (int i = 0; i < settings->n_interventions; i++)
         if (open_intervention(g, m, &settings->interventions[i], &g->interventions[i], err)) goto fail;
@@ -239,13 +239,10 @@ void pva_generator_close(struct pva_generator **generator) {
         for (int i = 0; i < g->settings.n_interventions; i++) {
             struct intervention *v = &g->interventions[i];
             op->free(be, &v->directions);
-            op->free(be, &v->which);
-            op->free(be, &v->coefficients);
             free(v->layers);
             free(v->which_host);
             free(v->coefficients_host);
         }
-        op->free(be, &g->capture_index);
         for (int i = 0; i < 2; i++) {
             op->readback_close(be, &g->captured[i].readback);
             op->free(be, &g->captured[i].memory);
@@ -258,6 +255,7 @@ void pva_generator_close(struct pva_generator **generator) {
     free(g->pieces);
     free(g->changes);
     free(g->splits);
+    free(g->owners);
     free(g->logit_rows);
     free(g->sampled);
     free(g->temperatures);
@@ -480,57 +478,63 @@ static void plan_rows(struct pva_generator *g) {
         for (int64_t i = 0; i < n_pieces; i++) add_entering(g, &g->pieces[i], g->splits[k]);
 }
 
-static int plan_interventions(struct pva_generator *g, int *n_hooks, struct pva_error *err) {
-    const struct pva_model *m = pva_session_model(g->session);
-    const struct pva_backend_ops *op = pva_model_ops(m);
-    struct pva_backend *be = pva_model_backend(m);
+static void plan_interventions(struct pva_generator *g, int *n_hooks) {
     for (int i = 0; i < g->settings.n_interventions; i++) {
         struct intervention *v = &g->interventions[i];
-        v->used = 0;
+        int used = 0; /* by a row of this pass */
         for (int64_t r = 0; r < g->n_rows; r++) {
             const struct pva_request *q = &g->rows[r].sequence->request;
             int on = q->intervention == i && position_matches(v->what.positions, g->rows[r].position, q->n_prompt);
             v->which_host[r] = on ? q->direction : -1;
             v->coefficients_host[r] = on ? q->coefficient : 0;
-            v->used |= on;
+            used |= on;
         }
-        if (!v->used) continue;
-        struct pva_hook *h = &g->hooks[(*n_hooks)++];
-        *h = (struct pva_hook){
+        if (!used) continue;
+        g->hooks[(*n_hooks)++] = (struct pva_hook){
             .point = v->what.point,
             .action = v->what.action,
             .layers = v->layers,
             .directions = {v->directions, 0, PVA_F32, v->what.n_directions, g->d_model},
-            .which = {v->which, 0, PVA_I32, g->n_rows, 1},
-            .coefficients = {v->coefficients, 0, PVA_F32, g->n_rows, 1},
+            .which = pva_session_send(g->session, PVA_I32, v->which_host, g->n_rows),
+            .coefficients = pva_session_send(g->session, PVA_F32, v->coefficients_host, g->n_rows),
         };
-        if (op->upload(be, h->which, v->which_host, err) || op->upload(be, h->coefficients, v->coefficients_host, err)) return err->code;
     }
-    return PVA_OK;
 }
 
-static int plan_capture(struct pva_generator *g, int *n_hooks, struct pva_error *err) {
-    const struct pva_model *m = pva_session_model(g->session);
+static void plan_capture(struct pva_generator *g, int *n_hooks) {
     const struct pva_capture *c = &g->settings.capture;
     struct captured *k = &g->captured[g->turn = !g->turn];
     k->n = 0;
-    if (!g->n_marked) return PVA_OK;
+    if (!g->n_marked) return;
     for (int64_t r = 0; r < g->n_rows; r++) {
         if (!capture_due(g, g->rows[r].sequence, g->rows[r].position)) continue;
         PVA_ASSERT(k->n < g->capture_rows);
         g->capture_index_host[k->n] = (int32_t)r;
         k->rows[k->n++] = g->rows[r];
     }
-    if (!k->n) return PVA_OK;
-    struct pva_hook *h = &g->hooks[(*n_hooks)++];
-    *h = (struct pva_hook){
+    if (!k->n) return;
+    g->hooks[(*n_hooks)++] = (struct pva_hook){
         .point = c->point,
         .action = PVA_HOOK_CAPTURE,
         .layers = g->capture_layers,
-        .rows = {g->capture_index, 0, PVA_I32, k->n, 1},
+        .rows = pva_session_send(g->session, PVA_I32, g->capture_index_host, k->n),
         .captured = {k->memory, 0, PVA_F32, g->n_marked * k->n, g->d_model},
     };
-    return pva_model_ops(m)->upload(pva_model_backend(m), h->rows, g->capture_index_host, err);
+}
+
+/* Of every sequence that this pass brings to its end, the next token. */
+static void plan_tokens(struct pva_generator *g) {
+    g->n_owners = 0;
+    for (int64_t r = 0; r < g->n_rows; r++) {
+        struct sequence *q = g->rows[r].sequence;
+        if (g->rows[r].position != q->n_tokens - 1) continue;
+        int64_t n = g->n_owners++;
+        g->logit_rows[n] = (int32_t)r;
+        g->temperatures[n] = q->request.temperature;
+        g->draws[n] = pva_rng_uniform(q->request.seed, PVA_RNG_TOKEN, q->request.item, q->request.sample, (uint32_t)(q->n_tokens - q->request.n_prompt));
+        g->owners[n] = q;
+    }
+    pva_session_want(g->session, g->logit_rows, g->n_owners, g->temperatures, g->draws);
 }
 
 /* Sends this pass's captures on their way. */
@@ -572,30 +576,18 @@ static int take_token(struct pva_generator *g, struct sequence *q, int32_t token
     return q->n_tokens >= q->request.max_tokens;
 }
 
-static int sample_rows(struct pva_generator *g, struct pva_error *err) {
-    struct sequence *owners[4096];
-    int64_t n = 0;
-    PVA_ASSERT(g->settings.session.n_slots <= 4096);
-    for (int64_t r = 0; r < g->n_rows; r++) {
-        struct sequence *q = g->rows[r].sequence;
-        if (g->rows[r].position != q->n_tokens - 1) continue;
-        g->logit_rows[n] = (int32_t)r;
-        g->temperatures[n] = q->request.temperature;
-        g->draws[n] = pva_rng_uniform(q->request.seed, PVA_RNG_TOKEN, q->request.item, q->request.sample, (uint32_t)(q->n_tokens - q->request.n_prompt));
-        owners[n++] = q;
-    }
+static int take_tokens(struct pva_generator *g, struct pva_error *err) {
     /* The last pass's captures are delivered while the device computes, before its tokens are waited for. */
-    if (pva_session_logits(g->session, g->logit_rows, n, err) || deliver_captures(g, &g->captured[!g->turn], err) ||
-        pva_session_sample(g->session, n, g->temperatures, g->draws, g->sampled, err))
-        return err->code;
-    for (int64_t i = 0; i < n; i++) {
+    if (deliver_captures(g, &g->captured[!g->turn], err) || pva_session_tokens(g->session, g->n_owners, g->sampled, err)) return err->code;
+    for (int64_t i = 0; i < g->n_owners; i++) {
+        struct sequence *q = g->owners[i];
         enum pva_finish how;
-        if (!take_token(g, owners[i], g->sampled[i], &how)) continue;
+        if (!take_token(g, q, g->sampled[i], &how)) continue;
         if (deliver_all(g, err)) return err->code; /* of the sequence that ends, before its end is told */
         int64_t at = 0;
-        while (g->running[at] != owners[i]) at++;
+        while (g->running[at] != q) at++;
         memmove(g->running + at, g->running + at + 1, (size_t)(--g->n_running - at) * sizeof *g->running);
-        finish(g, owners[i], how);
+        finish(g, q, how);
     }
     return PVA_OK;
 }
@@ -605,15 +597,17 @@ int pva_generator_step(struct pva_generator *g, int *busy, struct pva_error *err
     int n_hooks = 0;
     admit(g);
     plan_rows(g);
-    if (plan_interventions(g, &n_hooks, err) || plan_capture(g, &n_hooks, err) || pva_session_run(g->session, g->hooks, n_hooks, err))
-        return err->code;
+    plan_interventions(g, &n_hooks);
+    plan_capture(g, &n_hooks);
+    plan_tokens(g);
+    if (pva_session_run(g->session, g->hooks, n_hooks, err)) return err->code;
     int64_t prompt_rows = 0;
     for (int64_t r = 0; r < g->n_rows; r++) {
         struct sequence *q = g->rows[r].sequence;
         if (q->n_computed <= g->rows[r].position) q->n_computed = g->rows[r].position + 1;
         prompt_rows += g->rows[r].position < q->request.n_prompt;
     }
-    if (read_captures(g, err) || sample_rows(g, err)) return err->code;
+    if (read_captures(g, err) || take_tokens(g, err)) return err->code;
     if (g->n_rows) {
         g->stats.passes++;
         g->stats.prompt_tokens += prompt_rows;

@@ -87,8 +87,8 @@ static int join(const struct pva_model *m, struct pva_workspace *ws, enum pva_po
 }
 
 /* A layer up to what its MLP adds, which is left in ws->branch. Begins with the norm of its input in ws->normed. */
-static int block(const struct pva_model *m, struct pva_workspace *ws, const struct pva_stage *stage, int layer, int64_t n, struct pva_hook *hooks,
-                 int n_hooks, struct pva_error *err) {
+static int block(const struct pva_model *m, struct pva_workspace *ws, const struct pva_stage *stage, const struct pva_rows *rows, int layer, int64_t n,
+                 struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
     const struct pva_kv_cache *kv = &stage->kv;
     const struct pva_backend_ops *op = m->ops;
     struct pva_backend *be = m->be;
@@ -97,7 +97,7 @@ static int block(const struct pva_model *m, struct pva_workspace *ws, const stru
     struct pva_tensor branch = rows_of(ws->branch, n), normed = rows_of(ws->normed, n);
     struct pva_tensor q = rows_of(ws->q, n), k = rows_of(ws->k, n), v = rows_of(ws->v, n), mixed = rows_of(ws->mixed, n);
     struct pva_tensor gate = rows_of(ws->gate, n), up = rows_of(ws->up, n), hidden = rows_of(ws->hidden, n);
-    struct pva_tensor slots = rows_of(ws->slots, n), positions = rows_of(ws->positions, n);
+    struct pva_tensor slots = rows_of(rows->slots, n), positions = rows_of(rows->positions, n);
     const struct pva_attention_shape shape = {
         .n_heads = c->n_heads,
         .n_kv_heads = c->n_kv_heads,
@@ -118,25 +118,22 @@ static int block(const struct pva_model *m, struct pva_workspace *ws, const stru
     return op->linear(be, hidden, w->down, branch, err);
 }
 
-int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const struct pva_stage *stages, int n_stages, const int32_t *tokens,
-                      const int32_t *slots, const int32_t *positions, struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
+int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const struct pva_stage *stages, int n_stages, const struct pva_rows *rows,
+                      struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
     const struct pva_backend_ops *op = m->ops;
     const struct pva_stage *stage = stages, *end = stages + n_stages;
     int64_t n = stage->n_rows, all = end[-1].n_rows;
-    PVA_ASSERT(ws->model == m && all <= ws->max_rows && stage->first_layer == 0);
+    PVA_ASSERT(ws->model == m && all <= ws->max_rows && stage->first_layer == 0 && rows->tokens.rows == all);
     if (all == 0) return PVA_OK;
-    TRY(op->upload(m->be, rows_of(ws->tokens, all), tokens, err));
-    TRY(op->upload(m->be, rows_of(ws->slots, all), slots, err));
-    TRY(op->upload(m->be, rows_of(ws->positions, all), positions, err));
     if (n) {
-        TRY(op->embed(m->be, rows_of(ws->tokens, n), m->embedding, m->embedding_scale, m->operand == PVA_BF16, rows_of(ws->resid, n), err));
+        TRY(op->embed(m->be, rows_of(rows->tokens, n), m->embedding, m->embedding_scale, m->operand == PVA_BF16, rows_of(ws->resid, n), err));
         TRY(at_point(m, ws, PVA_RESID_PRE, 0, n, n, hooks, n_hooks, err));
         TRY(op->rmsnorm(m->be, rows_of(ws->resid, n), m->layers[0].input_norm, (float)m->config.rms_eps, rows_of(ws->normed, n), err));
     }
     for (int layer = 0; layer < m->config.n_layers; layer++) {
         const struct pva_tensor *next = layer + 1 < m->config.n_layers ? &m->layers[layer + 1].input_norm : NULL;
         const struct pva_stage *entering = stage + 1 < end && stage[1].first_layer == layer + 1 ? stage + 1 : NULL;
-        if ((n && block(m, ws, stage, layer, n, hooks, n_hooks, err)) ||
+        if ((n && block(m, ws, stage, rows, layer, n, hooks, n_hooks, err)) ||
             join(m, ws, PVA_RESID_POST, layer, m->layers[layer].post_feedforward_norm, next, entering, n, hooks, n_hooks, err))
             return pva_error_prefix(err, "layer %d", layer);
         if (entering) stage = entering, n = stage->n_rows;
@@ -144,13 +141,13 @@ int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const
     return PVA_OK;
 }
 
-int pva_model_logits(const struct pva_model *m, struct pva_workspace *ws, const int32_t *rows, int64_t n, struct pva_error *err) {
+int pva_model_logits(const struct pva_model *m, struct pva_workspace *ws, struct pva_tensor rows, struct pva_error *err) {
+    const int64_t n = rows.rows;
     PVA_ASSERT(n <= ws->max_logits);
     if (n == 0) return PVA_OK;
     const struct pva_backend_ops *op = m->ops;
     struct pva_tensor in = rows_of(ws->head_in, n), normed = rows_of(ws->head_normed, n), logits = rows_of(ws->logits, n);
-    TRY(op->upload(m->be, rows_of(ws->logit_rows, n), rows, err));
-    TRY(op->gather_rows(m->be, ws->resid, rows_of(ws->logit_rows, n), in, err));
+    TRY(op->gather_rows(m->be, ws->resid, rows, in, err));
     TRY(op->rmsnorm(m->be, in, m->final_norm, (float)m->config.rms_eps, normed, err));
     TRY(op->linear(m->be, normed, m->embedding, logits, err));
     if (m->config.final_softcap > 0) TRY(op->softcap(m->be, logits, (float)m->config.final_softcap, err));

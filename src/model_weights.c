@@ -125,22 +125,19 @@ struct part {
     int64_t rows, cols;
 };
 
-enum { N_PARTS = 21, ALIGN = 256 };
+enum { N_PARTS = 15, ALIGN = 256 };
 
 static void list_parts(struct pva_workspace *ws, const struct pva_model_config *c, enum pva_dtype operand, struct part *parts) {
     int64_t r = ws->max_rows, l = ws->max_logits, q = (int64_t)c->n_heads * c->d_head, kv = (int64_t)c->n_kv_heads * c->d_head;
     const struct part all[N_PARTS] = {
-        {&ws->tokens, PVA_I32, r, 1},           {&ws->slots, PVA_I32, r, 1},
-        {&ws->positions, PVA_I32, r, 1},        {&ws->resid, PVA_F32, r, c->d_model},
+        {&ws->numbers, PVA_I32, r, 1},          {&ws->resid, PVA_F32, r, c->d_model},
         {&ws->branch, PVA_F32, r, c->d_model},  {&ws->normed, operand, r, c->d_model},
         {&ws->q, PVA_F32, r, q},                {&ws->k, PVA_F32, r, kv},
         {&ws->v, PVA_F32, r, kv},               {&ws->mixed, operand, r, q},
         {&ws->gate, PVA_F32, r, c->d_ff},       {&ws->up, PVA_F32, r, c->d_ff},
-        {&ws->hidden, operand, r, c->d_ff},     {&ws->logit_rows, PVA_I32, l, 1},
-        {&ws->head_in, PVA_F32, l, c->d_model}, {&ws->head_normed, operand, l, c->d_model},
-        {&ws->logits, PVA_F32, l, c->n_vocab},  {&ws->temperatures, PVA_F32, l, 1},
-        {&ws->draws, PVA_F64, l, 1},            {&ws->sampled, PVA_I32, l, 1},
-        {&ws->numbers, PVA_I32, r, 1},
+        {&ws->hidden, operand, r, c->d_ff},     {&ws->head_in, PVA_F32, l, c->d_model},
+        {&ws->head_normed, operand, l, c->d_model}, {&ws->logits, PVA_F32, l, c->n_vocab},
+        {&ws->sampled, PVA_I32, l, 1},
     };
     memcpy(parts, all, sizeof all);
 }

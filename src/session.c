@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MOST_STAGES = 64 };
+enum { MOST_STAGES = 64, SEND_ALIGN = 16 };
 
 struct slot {
     int used;
@@ -24,7 +24,7 @@ struct stage {
     int table_changed;
     struct pva_buffer *k_memory, *v_memory, *table_memory;
     /* Not in the first: of the stream before this stage, by the pages of the stage before. */
-    struct pva_buffer *stream_memory, *enter_memory;
+    struct pva_buffer *stream_memory;
     int32_t *enter;             /* [max_rows] */
     struct pva_kept_rows *keep; /* [max_rows] */
     int64_t n_enter;
@@ -41,6 +41,12 @@ struct pva_session {
     int64_t max_pages;
     int64_t n_rows; /* of the coming pass */
     int32_t *row_tokens, *row_slots, *row_positions;
+    /* What the device is told about the coming pass: here, and where it goes in one copy. */
+    char *sent;
+    struct pva_buffer *sent_memory;
+    size_t n_sent; /* bytes */
+    struct pva_tensor wanted, temperatures, draws; /* no buffer: not wanted */
+    int64_t n_wanted, n_drawn; /* of the last pass */
 };
 
 static int64_t pages_for(int64_t positions) { return (positions + PAGE - 1) / PAGE; }
@@ -63,11 +69,17 @@ static int64_t total_pages(const struct pva_model_config *c, enum pva_dtype oper
 
 static int64_t max_logits(const struct pva_session_settings *s) { return s->max_logits > 0 ? s->max_logits : s->n_slots; }
 
+/* Tokens, slots, positions, the rows that enter, and what hooks read; of the head rows, temperatures and draws. */
+static size_t most_sent(const struct pva_session_settings *s) {
+    size_t each_row = 4 + (size_t)s->hook_values, arrays = 6 + (size_t)s->n_splits + (size_t)s->hook_values;
+    return (size_t)s->max_rows * each_row * 4 + (size_t)max_logits(s) * 16 + arrays * SEND_ALIGN;
+}
+
 static size_t table_bytes(const struct pva_session_settings *s) { return (size_t)s->n_slots * (size_t)pages_for(s->max_positions) * sizeof(int32_t); }
 
 size_t pva_session_bytes(const struct pva_model_config *c, enum pva_dtype operand, const struct pva_session_settings *s) {
     size_t splits = (size_t)s->n_splits, pages = (size_t)total_pages(c, operand, s);
-    return pages * (page_bytes(c, operand) + splits * stream_bytes(c)) + (splits + 1) * table_bytes(s) + splits * (size_t)s->max_rows * sizeof(int32_t) +
+    return pages * (page_bytes(c, operand) + splits * stream_bytes(c)) + (splits + 1) * table_bytes(s) + most_sent(s) +
            pva_workspace_bytes(c, operand, s->max_rows, max_logits(s));
 }
 
@@ -87,7 +99,7 @@ static int open_stage(struct pva_session *s, int i, int first_layer, int end_lay
     t->keep = malloc(each * sizeof *t->keep);
     if (!t->held || !t->table || !t->enter || !t->keep) return pva_fail(err, PVA_IO, "out of memory");
     if (op->alloc(be, bytes, &t->k_memory, err) || op->alloc(be, bytes, &t->v_memory, err) || op->alloc(be, table_bytes(&s->settings), &t->table_memory, err) ||
-        (i && (op->alloc(be, (size_t)pages * stream_bytes(c), &t->stream_memory, err) || op->alloc(be, each * sizeof *t->enter, &t->enter_memory, err))))
+        (i && op->alloc(be, (size_t)pages * stream_bytes(c), &t->stream_memory, err)))
         return pva_error_prefix(err, "key/value cache for %lld positions", (long long)(pages * PAGE));
     s->pass[i] = (struct pva_stage){
         .first_layer = first_layer,
@@ -101,7 +113,6 @@ static int open_stage(struct pva_session *s, int i, int first_layer, int end_lay
                .d_head = c->d_head},
         .stream = {t->stream_memory, 0, PVA_F32, pages * PAGE, c->d_model},
         .keep = t->keep,
-        .enter = {t->enter_memory, 0, PVA_I32, 0, 1},
     };
     return PVA_OK;
 }
@@ -127,14 +138,17 @@ int pva_session_open(const struct pva_model *m, const struct pva_session_setting
     s->row_tokens = malloc(rows * sizeof *s->row_tokens);
     s->row_slots = malloc(rows * sizeof *s->row_slots);
     s->row_positions = malloc(rows * sizeof *s->row_positions);
-    if (!s->stages || !s->pass || !s->slots || !s->row_tokens || !s->row_slots || !s->row_positions) {
+    s->sent = calloc(1, most_sent(&s->settings));
+    if (!s->stages || !s->pass || !s->slots || !s->row_tokens || !s->row_slots || !s->row_positions || !s->sent) {
         s->n_stages = s->stages ? s->n_stages : 0;
         pva_fail(err, PVA_IO, "out of memory");
         goto fail;
     }
     for (int i = 0; i < s->n_stages; i++)
         if (open_stage(s, i, i ? settings->splits[i - 1] : 0, i < settings->n_splits ? settings->splits[i] : c->n_layers, err)) goto fail;
-    if (pva_workspace_create(m, settings->max_rows, s->settings.max_logits, &s->ws, err)) goto fail;
+    if (pva_workspace_create(m, settings->max_rows, s->settings.max_logits, &s->ws, err) ||
+        pva_model_ops(m)->alloc(pva_model_backend(m), most_sent(&s->settings), &s->sent_memory, err))
+        goto fail;
     for (int64_t i = 0; i < settings->max_rows; i++) s->row_tokens[i] = (int32_t)i;
     if (pva_model_ops(m)->upload(pva_model_backend(m), s->ws->numbers, s->row_tokens, err)) goto fail;
     *out = s;
@@ -156,7 +170,6 @@ void pva_session_close(struct pva_session **session) {
         op->free(be, &t->v_memory);
         op->free(be, &t->table_memory);
         op->free(be, &t->stream_memory);
-        op->free(be, &t->enter_memory);
         pages_free(&t->pages);
         free(t->held);
         free(t->table);
@@ -169,6 +182,8 @@ void pva_session_close(struct pva_session **session) {
     free(s->row_tokens);
     free(s->row_slots);
     free(s->row_positions);
+    op->free(be, &s->sent_memory);
+    free(s->sent);
     free(s);
     *session = NULL;
 }
@@ -331,19 +346,60 @@ static int64_t drop_single(struct pva_kept_rows *keep, int64_t n) {
     return left;
 }
 
-int pva_session_run(struct pva_session *s, struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
+struct pva_tensor pva_session_send(struct pva_session *s, enum pva_dtype dtype, const void *values, int64_t n) {
+    const struct pva_tensor to = {s->sent_memory, s->n_sent, dtype, n, 1};
+    size_t bytes = (size_t)n * pva_dtype_size(dtype);
+    PVA_ASSERT(s->n_sent + bytes <= most_sent(&s->settings));
+    if (n) memcpy(s->sent + s->n_sent, values, bytes);
+    s->n_sent += (bytes + SEND_ALIGN - 1) / SEND_ALIGN * SEND_ALIGN;
+    return to;
+}
+
+void pva_session_want(struct pva_session *s, const int32_t *rows, int64_t n, const float *temperatures, const double *draws) {
+    PVA_ASSERT(n <= s->settings.max_logits && !s->wanted.buffer);
+    if (n == 0) return;
+    s->wanted = pva_session_send(s, PVA_I32, rows, n);
+    if (!draws) return;
+    s->temperatures = pva_session_send(s, PVA_F32, temperatures, n);
+    s->draws = pva_session_send(s, PVA_F64, draws, n);
+}
+
+static struct pva_tensor rows_of(struct pva_tensor t, int64_t n) {
+    t.rows = n;
+    return t;
+}
+
+static int run_pass(struct pva_session *s, struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
     const struct pva_backend_ops *op = pva_model_ops(s->model);
     struct pva_backend *be = pva_model_backend(s->model);
+    struct pva_workspace *ws = s->ws;
     for (int i = 0; i < s->n_stages; i++) {
         struct stage *t = &s->stages[i];
         struct pva_stage *p = &s->pass[i];
         if (t->table_changed && op->upload(be, p->kv.page_table, t->table, err)) return err->code;
         t->table_changed = 0;
         p->n_keep = drop_single(t->keep, p->n_keep);
-        p->enter.rows = t->n_enter;
-        if (t->n_enter && op->upload(be, p->enter, t->enter, err)) return err->code;
+        p->enter = pva_session_send(s, PVA_I32, t->enter, t->n_enter);
     }
-    int status = pva_model_forward(s->model, s->ws, s->pass, s->n_stages, s->row_tokens, s->row_slots, s->row_positions, hooks, n_hooks, err);
+    const struct pva_rows rows = {
+        .tokens = pva_session_send(s, PVA_I32, s->row_tokens, s->n_rows),
+        .slots = pva_session_send(s, PVA_I32, s->row_slots, s->n_rows),
+        .positions = pva_session_send(s, PVA_I32, s->row_positions, s->n_rows),
+    };
+    if (op->upload(be, (struct pva_tensor){s->sent_memory, 0, PVA_U8, (int64_t)s->n_sent, 1}, s->sent, err) ||
+        pva_model_forward(s->model, ws, s->pass, s->n_stages, &rows, hooks, n_hooks, err))
+        return err->code;
+    if (s->wanted.buffer && pva_model_logits(s->model, ws, s->wanted, err)) return err->code;
+    if (!s->draws.buffer) return PVA_OK;
+    int64_t n = s->wanted.rows;
+    return op->sample(be, rows_of(ws->logits, n), s->temperatures, s->draws, rows_of(ws->sampled, n), err);
+}
+
+int pva_session_run(struct pva_session *s, struct pva_hook *hooks, int n_hooks, struct pva_error *err) {
+    int status = run_pass(s, hooks, n_hooks, err);
+    s->n_wanted = s->wanted.rows, s->n_drawn = s->draws.rows;
+    s->wanted = s->temperatures = s->draws = (struct pva_tensor){0};
+    s->n_sent = 0;
     s->n_rows = 0;
     for (int i = 0; i < s->n_stages; i++) s->pass[i].n_rows = s->pass[i].n_keep = s->stages[i].n_enter = 0;
     return status;
@@ -355,27 +411,13 @@ int pva_session_append(struct pva_session *s, int64_t n_rows, const int32_t *tok
     return pva_session_run(s, hooks, n_hooks, err);
 }
 
-int pva_session_logits(struct pva_session *s, const int32_t *rows, int64_t n, struct pva_error *err) {
-    return pva_model_logits(s->model, s->ws, rows, n, err);
-}
-
-static struct pva_tensor rows_of(struct pva_tensor t, int64_t n) {
-    t.rows = n;
-    return t;
-}
-
-int pva_session_sample(struct pva_session *s, int64_t n, const float *temperatures, const double *draws, int32_t *tokens, struct pva_error *err) {
-    const struct pva_backend_ops *op = pva_model_ops(s->model);
-    struct pva_backend *be = pva_model_backend(s->model);
-    struct pva_workspace *ws = s->ws;
-    if (n == 0) return PVA_OK;
-    if (op->upload(be, rows_of(ws->temperatures, n), temperatures, err) || op->upload(be, rows_of(ws->draws, n), draws, err) ||
-        op->sample(be, rows_of(ws->logits, n), rows_of(ws->temperatures, n), rows_of(ws->draws, n), rows_of(ws->sampled, n), err))
-        return err->code;
-    return op->download(be, rows_of(ws->sampled, n), tokens, err);
+int pva_session_tokens(struct pva_session *s, int64_t n, int32_t *tokens, struct pva_error *err) {
+    PVA_ASSERT(n == s->n_drawn);
+    return n ? pva_model_ops(s->model)->download(pva_model_backend(s->model), rows_of(s->ws->sampled, n), tokens, err) : PVA_OK;
 }
 
 int pva_session_read_logits(struct pva_session *s, int64_t n, float *out, struct pva_error *err) {
+    PVA_ASSERT(n == s->n_wanted);
     return pva_model_ops(s->model)->download(pva_model_backend(s->model), rows_of(s->ws->logits, n), out, err);
 }
 

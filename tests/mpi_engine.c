@@ -20,8 +20,8 @@ static void logits_of(const struct engine *e, float *out, struct pva_error *err)
     CHECK_FATAL(s);
     CHECK_INT(pva_session_claim(s), 0);
     CHECK(pva_session_reserve(s, 0, N));
+    pva_session_want(s, rows, N, NULL, NULL);
     CHECK_OK(pva_session_append(s, N, tokens, slots, NULL, 0, err), *err);
-    CHECK_OK(pva_session_logits(s, rows, N, err), *err);
     CHECK_OK(pva_session_read_logits(s, N, out, err), *err);
     pva_session_close(&s);
 }

@@ -154,10 +154,10 @@ static void recompute(int i, const struct run *r, int64_t n_new, int32_t *out) {
         struct pva_hook hook = {.point = PVA_RESID_POST, .action = r->action ? r->action : PVA_HOOK_ADD, .layers = layers,
                                 .directions = {d, 0, PVA_F32, 2, D}, .which = {w, 0, PVA_I32, n, 1}, .coefficients = {c, 0, PVA_F32, n, 1}};
         op->upload(be, hook.directions, direction, &err), op->upload(be, hook.which, which, &err), op->upload(be, hook.coefficients, coefficients, &err);
-        CHECK_OK(pva_session_append(s, n, ids, slots, &hook, 1, &err), err);
-        CHECK_OK(pva_session_logits(s, &last, 1, &err), err);
         double draw = 0.5;
-        CHECK_OK(pva_session_sample(s, 1, &temperature, &draw, &ids[n], &err), err);
+        pva_session_want(s, &last, 1, &temperature, &draw);
+        CHECK_OK(pva_session_append(s, n, ids, slots, &hook, 1, &err), err);
+        CHECK_OK(pva_session_tokens(s, 1, &ids[n], &err), err);
         out[t] = ids[n];
         op->free(be, &d), op->free(be, &w), op->free(be, &c);
         pva_session_close(&s);

@@ -94,8 +94,8 @@ static void test_stages(double limit) {
     struct pva_session *s = open_session(1);
     CHECK_INT(pva_session_claim(s), 0);
     CHECK(pva_session_reserve(s, 0, n));
+    pva_session_want(s, rows, n, NULL, NULL);
     CHECK_OK(pva_session_append(s, n, tokens, slots, hooks, PVA_N_POINTS, &err), err);
-    CHECK_OK(pva_session_logits(s, rows, n, &err), err);
     CHECK_OK(pva_session_read_logits(s, n, logits, &err), err);
     for (int p = 0; p < PVA_N_POINTS; p++) {
         CHECK_INT(hooks[p].calls, c->n_layers * n);
@@ -162,8 +162,8 @@ static void test_ragged(double limit, int n_compared) {
             }
     }
     float *logits = malloc((size_t)(total * c->n_vocab) * 4), *mine = malloc((size_t)(total * c->n_vocab) * 4);
+    pva_session_want(s, rows, total, NULL, NULL);
     CHECK_OK(pva_session_append(s, total, tokens, slots, NULL, 0, &err), err);
-    CHECK_OK(pva_session_logits(s, rows, total, &err), err);
     CHECK_OK(pva_session_read_logits(s, total, logits, &err), err);
     for (int i = 0; i < n_compared; i++) {
         int64_t k = 0;
@@ -193,8 +193,8 @@ static void test_steered_logits(double limit) {
     struct pva_session *s = open_session(1);
     pva_session_claim(s);
     CHECK(pva_session_reserve(s, 0, n));
+    pva_session_want(s, rows, n, NULL, NULL);
     CHECK_OK(pva_session_append(s, n, tokens, slots, &hook, 1, &err), err);
-    CHECK_OK(pva_session_logits(s, rows, n, &err), err);
     CHECK_OK(pva_session_read_logits(s, n, logits, &err), err);
     CHECK_INT(hook.calls, n);
     stage_drifts("steered logits", *layer, logits, want, (size_t)(n * c->n_vocab), limit);

@@ -43,21 +43,25 @@ struct pva_workspace {
     const struct pva_model *model;
     int64_t max_rows, max_logits;
     struct pva_buffer *memory;                 /* everything below lies in it */
-    struct pva_tensor tokens, slots, positions; /* i32 [max_rows, 1] */
     struct pva_tensor numbers;                 /* i32 [max_rows, 1]: 0, 1, ... */
     struct pva_tensor resid, branch;           /* f32 [max_rows, d_model] */
     struct pva_tensor normed;                  /* operand [max_rows, d_model] */
     struct pva_tensor q, k, v;                 /* f32 [max_rows, heads * d_head] */
     struct pva_tensor mixed;                   /* operand [max_rows, n_heads * d_head] */
     struct pva_tensor gate, up, hidden;        /* f32, f32, operand [max_rows, d_ff] */
-    struct pva_tensor logit_rows, head_in, head_normed, logits; /* [max_logits, 1 | d_model | d_model | n_vocab] */
-    struct pva_tensor temperatures, draws, sampled;             /* [max_logits, 1] f32, f64, i32 */
+    struct pva_tensor head_in, head_normed, logits; /* [max_logits, d_model | d_model | n_vocab] */
+    struct pva_tensor sampled;                 /* i32 [max_logits, 1] */
     int64_t visits[PVA_N_POINTS];              /* (layer, row) pairs computed, at each point */
 };
 
 int pva_workspace_create(const struct pva_model *m, int64_t max_rows, int64_t max_logits, struct pva_workspace **out, struct pva_error *err);
 void pva_workspace_free(struct pva_workspace **ws);
 size_t pva_workspace_bytes(const struct pva_model_config *c, enum pva_dtype operand, int64_t max_rows, int64_t max_logits);
+
+/* The rows of a pass, on the device: i32 [n, 1] each. */
+struct pva_rows {
+    struct pva_tensor tokens, slots, positions;
+};
 
 /* Rows row .. row + n - 1 of a pass, kept as rows to .. of a stage's stream. */
 struct pva_kept_rows {
@@ -81,11 +85,11 @@ struct pva_stage {
  * before. Everything before a row's position is in the caches of the layers that it passes already, or is a row of the same pass. Keys and values go into
  * the caches; ws->resid holds resid_post of the last layer. A row that enters at layer L passes resid_post of layer L - 1 (hooks act on it there), but is
  * not counted as a visit of it. */
-int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const struct pva_stage *stages, int n_stages, const int32_t *tokens,
-                      const int32_t *slots, const int32_t *positions, struct pva_hook *hooks, int n_hooks, struct pva_error *err);
+int pva_model_forward(const struct pva_model *m, struct pva_workspace *ws, const struct pva_stage *stages, int n_stages, const struct pva_rows *rows,
+                      struct pva_hook *hooks, int n_hooks, struct pva_error *err);
 
-/* Soft-capped logits of n <= max_logits rows of the last pass, into the first n rows of ws->logits. */
-int pva_model_logits(const struct pva_model *m, struct pva_workspace *ws, const int32_t *rows, int64_t n, struct pva_error *err);
+/* Soft-capped logits of n <= max_logits rows of the last pass, i32 [n, 1] on the device, into the first n rows of ws->logits. */
+int pva_model_logits(const struct pva_model *m, struct pva_workspace *ws, struct pva_tensor rows, struct pva_error *err);
 
 #ifdef __cplusplus
 }

@@ -23,6 +23,7 @@ struct pva_session_settings {
     int64_t kv_positions;   /* positions the cache can hold in all; 0: n_slots * max_positions */
     int64_t max_rows;       /* tokens per pass: bounds the prefill chunk */
     int64_t max_logits;     /* rows with logits per pass; 0: n_slots */
+    int hook_values;        /* calls of pva_session_send before a pass: numbers per row that hooks read */
     const int *splits;      /* [n_splits] layers, rising, in 1 .. n_layers - 1: those from there on have pages of their own. Read by open and bytes */
     int n_splits;           /* the streams kept there are paid for with positions of the cache, as long as one longest sequence fits */
 };
@@ -52,7 +53,13 @@ int64_t pva_session_share(struct pva_session *s, int slot, const int32_t *tokens
  * for a row by pva_session_enters; at most max_rows. */
 int pva_session_enters(const struct pva_session *s, int slot, int64_t position);
 void pva_session_add(struct pva_session *s, int slot, int64_t position, int32_t token, uint64_t change, int layer);
-/* The pass over the rows added. Hooks as in model.h. */
+/* What hooks read in the next pass: n <= max_rows values of 4 bytes, at most hook_values times. They are kept here and sent when the pass runs, in one copy with
+ * all else that the device is told about it. Returns where they are during that pass, [n, 1]. */
+struct pva_tensor pva_session_send(struct pva_session *s, enum pva_dtype dtype, const void *values, int64_t n);
+/* Rows of the next pass (0: its first) that get logits, n <= max_logits, and by temperatures and draws [n] (backend.h, sample; NULL: none) a token each.
+ * Once a pass. */
+void pva_session_want(struct pva_session *s, const int32_t *rows, int64_t n, const float *temperatures, const double *draws);
+/* The pass over the rows added, and what is wanted of them. Hooks as in model.h. */
 int pva_session_run(struct pva_session *s, struct pva_hook *hooks, int n_hooks, struct pva_error *err);
 
 /* Add and run for rows that nobody shares: row i is token tokens[i] of slot slots[i], at the slot's next position; the rows of a slot are in
@@ -60,11 +67,8 @@ int pva_session_run(struct pva_session *s, struct pva_hook *hooks, int n_hooks, 
 int pva_session_append(struct pva_session *s, int64_t n_rows, const int32_t *tokens, const int32_t *slots, struct pva_hook *hooks, int n_hooks,
                        struct pva_error *err);
 
-/* After a pass: logits of n of its rows (n <= max_logits), then one token for each of them. draws and temperatures [n] as in
- * backend.h, sample. */
-int pva_session_logits(struct pva_session *s, const int32_t *rows, int64_t n, struct pva_error *err);
-int pva_session_sample(struct pva_session *s, int64_t n, const float *temperatures, const double *draws, int32_t *tokens, struct pva_error *err);
-/* Host copy of the logits computed last: [n, n_vocab]. */
+/* After a pass, of the n rows wanted of it: their tokens [n], their logits [n, n_vocab]. Waits for the device. */
+int pva_session_tokens(struct pva_session *s, int64_t n, int32_t *tokens, struct pva_error *err);
 int pva_session_read_logits(struct pva_session *s, int64_t n, float *out, struct pva_error *err);
 
 const struct pva_model *pva_session_model(const struct pva_session *s);

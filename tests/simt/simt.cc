@@ -75,7 +75,7 @@ unsigned order_seed;
 bool broken;
 char message[512];
 cudaError_t last_error;
-uint64_t launches, submissions;
+uint64_t launches, submissions, copies;
 std::map<const void *, int> shared_allowed;
 #ifdef SIMT_ASAN
 const void *scheduler_stack;
@@ -477,6 +477,7 @@ void simt_run(const simt_kernel &k, dim3 grid, dim3 block, size_t shared) {
 void simt_set_order(unsigned seed) { order_seed = seed; }
 const char *simt_message(void) { return message; }
 uint64_t simt_launches(void) { return launches; }
+uint64_t simt_copies(void) { return copies; }
 uint64_t simt_submissions(void) { return submissions; }
 size_t simt_device_bytes(void) { return allocated; }
 
@@ -553,6 +554,7 @@ cudaError_t cudaMemcpy(void *dst, const void *src, size_t bytes, enum cudaMemcpy
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t stream) {
     bool waits = (kind == cudaMemcpyHostToDevice && !is_pinned(src)) || (kind == cudaMemcpyDeviceToHost && !is_pinned(dst));
     if (stream && stream->capture && stream->spoiled) return result(cudaErrorStreamCaptureInvalidated);
+    copies += kind == cudaMemcpyHostToDevice || kind == cudaMemcpyDeviceToHost;
     put(stream, [=] {
         if (bytes) memcpy(dst, src, bytes);
     });

@@ -131,6 +131,7 @@ cudaError_t simt_func_set_attribute(const void *kernel, enum cudaFuncAttribute a
 void simt_set_order(unsigned seed);
 const char *simt_message(void);     /* why the last failed launch failed; "" */
 uint64_t simt_launches(void);       /* kernels that ran so far */
+uint64_t simt_copies(void);         /* between host and device, that a stream was given so far */
 uint64_t simt_submissions(void);    /* times that the host started a kernel or a graph so far */
 size_t simt_device_bytes(void);     /* allocated by cudaMalloc and not freed */
 
