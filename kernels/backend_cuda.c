@@ -1,6 +1,7 @@
 /* backend_cuda.c - the table of operations on one GPU: checks shapes, moves memory, starts the kernels on one stream.
  *
  * Everything is asynchronous but download and sync. Operations are put off until memory is moved or waited for, and start together (cuda_calls.h).
+ * What is done with the results of a product that still waits becomes its end: they are not written and read again.
  * Uploads go through pinned memory, so the caller's may be reused at once. What a kernel finds wrong (a token outside of the vocabulary) it
  * writes down on the device; download and sync read it and report it. */
 #include "backend_cuda.h"
@@ -423,12 +424,13 @@ static int cuda_rmsnorm_add_rmsnorm(struct pva_backend *be, struct pva_tensor x,
                .n = {x.rows, x.cols, y.dtype}, .f = {eps});
 }
 
-/* p: x, work, then each product's w and y. n: x's type, w's type, rows, k, path, count, each product's m. */
+/* p: x, work, each product's w and y, the end's y. n: x's type, w's type, rows, k, path, count, each product's m, the end, its y's type. */
 static int start_linear(const struct cuda_call *c, cudaStream_t stream) {
     struct pva_cuda_product products[PVA_MOST_LINEARS];
     const int count = (int)c->n[5];
     for (int i = 0; i < count; i++) products[i] = (struct pva_cuda_product){c->p[2 + 2 * i], c->p[3 + 2 * i], c->n[6 + i]};
-    return pva_cuda_linear(c->p[0], TYPE(0), products, count, TYPE(1), c->n[2], c->n[3], (enum pva_cuda_path)c->n[4], c->p[1], stream);
+    const struct pva_cuda_end end = {(enum pva_cuda_ending)c->n[9], c->f[0], c->p[8], TYPE(10)};
+    return pva_cuda_linear(c->p[0], TYPE(0), products, count, TYPE(1), c->n[2], c->n[3], &end, (enum pva_cuda_path)c->n[4], c->p[1], stream);
 }
 static int cuda_linears(struct pva_backend *be, struct pva_tensor x, const struct pva_tensor *w, const struct pva_tensor *y, int count,
                         struct pva_error *err) {
@@ -450,6 +452,21 @@ static int cuda_linears(struct pva_backend *be, struct pva_tensor x, const struc
 }
 static int cuda_linear(struct pva_backend *be, struct pva_tensor x, struct pva_tensor w, struct pva_tensor y, struct pva_error *err) {
     return cuda_linears(be, x, &w, &y, 1, err);
+}
+
+/* The last waiting call, if it is a product that gives just these `count` tensors, and nothing is done with them yet; NULL: it is not. */
+static struct cuda_call *product_of(struct pva_backend *be, const struct pva_tensor *y, int count) {
+    struct cuda_call *c = cuda_calls_last(be->calls);
+    if (!c || c->start != start_linear || c->n[5] != count || c->n[9] != PVA_END_PLAIN) return NULL;
+    for (int i = 0; i < count; i++)
+        if (c->p[3 + 2 * i] != f32_of(y[i]) || c->n[2] != y[i].rows || c->n[6 + i] != y[i].cols) return NULL;
+    return c;
+}
+
+/* Whether a product reads x where y would be written. */
+static int overwrites(const struct cuda_call *c, struct pva_tensor y) {
+    const char *x = c->p[0], *to = data_of(y);
+    return to < x + (size_t)(c->n[2] * c->n[3]) * pva_dtype_size(TYPE(0)) && x < to + tensor_bytes(y);
 }
 
 /* The angles of all positions that the cache's tables have: which ones come is known on the device only. */
@@ -542,6 +559,8 @@ static int cuda_attention(struct pva_backend *be, struct pva_tensor q, struct pv
 static int start_geglu(const struct cuda_call *c, cudaStream_t stream) { return pva_cuda_geglu(c->p[0], c->p[1], c->n[0], c->p[2], TYPE(1), stream); }
 static int cuda_geglu(struct pva_backend *be, struct pva_tensor gate, struct pva_tensor up, struct pva_tensor y, struct pva_error *err) {
     PVA_ASSERT(up.rows == gate.rows && up.cols == gate.cols && y.rows == gate.rows && y.cols == gate.cols);
+    struct cuda_call *c = product_of(be, (struct pva_tensor[]){gate, up}, 2);
+    if (c && !overwrites(c, y)) return c->n[9] = PVA_END_GEGLU, c->n[10] = y.dtype, c->p[8] = either_of(y), PVA_OK;
     return PUT(be, err, start_geglu, "geglu", .p = {f32_of(gate), f32_of(up), either_of(y)}, .n = {gate.rows * gate.cols, y.dtype});
 }
 
@@ -576,6 +595,8 @@ static int cuda_ablate_direction(struct pva_backend *be, struct pva_tensor x, st
 
 static int start_softcap(const struct cuda_call *c, cudaStream_t stream) { return pva_cuda_softcap(c->p[0], c->n[0], c->f[0], stream); }
 static int cuda_softcap(struct pva_backend *be, struct pva_tensor logits, float cap, struct pva_error *err) {
+    struct cuda_call *c = product_of(be, &logits, 1);
+    if (c) return c->n[9] = PVA_END_SOFTCAP, c->f[0] = cap, PVA_OK;
     return PUT(be, err, start_softcap, "softcap", .p = {f32_of(logits)}, .n = {logits.rows * logits.cols}, .f = {cap});
 }
 

@@ -28,6 +28,8 @@ void cuda_calls_close(struct cuda_calls **calls); /* what was not started is not
 
 /* Puts a call behind the others. Starts them all when there are very many. */
 int cuda_calls_add(struct cuda_calls *calls, const struct cuda_call *call, struct pva_error *err);
+/* The last call, while it waits: what follows may be made part of it. NULL: none waits. */
+struct cuda_call *cuda_calls_last(struct cuda_calls *calls);
 /* Starts what was added. Needed before anything else that touches the stream, or memory that a call uses. A failure names the call. */
 int cuda_calls_start(struct cuda_calls *calls, struct pva_error *err);
 

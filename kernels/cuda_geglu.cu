@@ -1,13 +1,8 @@
-/* cuda_geglu.cu - gelu_tanh(gate) * up, element by element, in the CPU's operations and order. */
+/* cuda_geglu.cu - gelu_tanh(gate) * up, element by element, in the CPU's operations and order: where it is not the end of the product (cuda_linear.cu). */
 #include "cuda_reduce.cuh"
 #include "kernels.h"
 
 namespace {
-
-__device__ __forceinline__ float gelu_times(float x, float up) {
-    const float cube = x * x * x, t = tanh_same(0.797884560802865f * fmaf(0.044715f, cube, x));
-    return 0.5f * x * (1.0f + t) * up;
-}
 
 template <typename Y, bool WIDE> __global__ void __launch_bounds__(256) geglu(const float *gate, const float *up, int64_t n, Y *y) {
     const int64_t step = 4 * (int64_t)gridDim.x * blockDim.x;

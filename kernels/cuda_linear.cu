@@ -1,9 +1,14 @@
-/* cuda_linear.cu - y = x W^T, of one or several W at once. One kernel in many tile sizes; which one runs changes no bit (see kernels.h).
+/* cuda_linear.cu - y = x W^T, of one or several W at once, and what follows from each sum alone. One kernel in many tile sizes; which one runs changes
+ * no bit (see kernels.h).
  *
  * A block computes BM columns of y (rows of W) for BN rows of x. Both operands come through a ring of stages in shared memory, 32 * KB values
  * of k at a time, by asynchronous copies. With few rows of x the tiles are small and the pieces of k go to different blocks, so that the
- * copies in flight keep the memory busy; with many rows a block takes all pieces and multiplies in registers. */
+ * copies in flight keep the memory busy; with many rows a block takes all pieces and multiplies in registers.
+ *
+ * GeGLU needs gate's and up's sum of a column in one place. Their rows alternate, 8 and 8: the row v, counted through, is row v / 16 * 8 + v % 8 of gate,
+ * or of up where v % 16 >= 8. A thread has the sums of rows v and v + 8. */
 #include "cuda_mma.cuh"
+#include "cuda_reduce.cuh"
 #include "kernels.h"
 
 #include <cuda_bf16.h>
@@ -28,6 +33,7 @@ struct linear_args {
     int64_t n, k, piece;
     int n_pieces;
     bool wide; /* rows of x and of all W are aligned to 16 bytes */
+    struct pva_cuda_end end;
 };
 
 /* ---- operands ---- */
@@ -91,9 +97,10 @@ template <typename XT, typename WT> struct multiply_adds {
     }
 };
 
-/* ROWS rows from row0 on, k from k0 to `end`, into [KB][ROWS][PITCH]; what is missing becomes 0. */
-template <typename T, int ROWS, int KB, int PITCH, int THREADS>
-__device__ __forceinline__ void load_rows(char *stage, const T *src, int64_t row0, int64_t rows, int64_t k, int64_t k0, int64_t end, bool wide) {
+/* ROWS rows from row0 on, k from k0 to `end`, into [KB][ROWS][PITCH]; what is missing becomes 0. PAIRED: rows of src and of `other` in turn. */
+template <typename T, int ROWS, int KB, int PITCH, int THREADS, bool PAIRED = false>
+__device__ __forceinline__ void load_rows(char *stage, const T *src, int64_t row0, int64_t rows, int64_t k, int64_t k0, int64_t end, bool wide,
+                                          const T *other = nullptr) {
     constexpr int EACH = 16 / sizeof(T), PER_STEP = STEP / EACH, PER_ROW = PER_STEP * KB;
 #pragma unroll
     for (int i = 0; i < (ROWS * PER_ROW + THREADS - 1) / THREADS; i++) {
@@ -101,8 +108,9 @@ __device__ __forceinline__ void load_rows(char *stage, const T *src, int64_t row
         if (ROWS * PER_ROW % THREADS && at >= ROWS * PER_ROW) break;
         char *to = stage + (c / PER_STEP * ROWS + row) * PITCH + c % PER_STEP * 16;
         const int64_t from = k0 + c * EACH;
-        const int64_t left = row0 + row < rows && from < end ? (end - from < EACH ? end - from : EACH) : 0;
-        const T *p = left ? src + (row0 + row) * k + from : src;
+        const int64_t of = PAIRED ? row0 / 2 + row / 16 * 8 + row % 8 : row0 + row;
+        const int64_t left = of < rows && from < end ? (end - from < EACH ? end - from : EACH) : 0;
+        const T *p = left ? (PAIRED && row & 8 ? other : src) + of * k + from : src;
         if (wide) {
             copy_async(to, p, (int)left * (int)sizeof(T));
         } else {
@@ -117,19 +125,35 @@ template <class P, int BM, int BN, int KB> struct stage_of {
     enum { W_BYTES = KB * BM * P::W_PITCH, X_BYTES = KB * BN * P::X_PITCH, BYTES = W_BYTES + X_BYTES };
 };
 
-template <class P, int BM, int BN, int WM, int WN, int KB, int STAGES>
+/* The sum of a row and column, of a pair both sums, to where it goes. */
+template <enum pva_cuda_ending END> __device__ __forceinline__ void put(const struct pva_cuda_end &end, float *y, int64_t at, float sum, float other) {
+    if (END == PVA_END_PLAIN) {
+        y[at] = sum;
+    } else if (END == PVA_END_SOFTCAP) {
+        y[at] = capped(sum, end.cap);
+    } else {
+        const float v = gelu_times(sum, other);
+        if (end.y_type == PVA_BF16) reinterpret_cast<__nv_bfloat16 *>(end.y)[at] = __float2bfloat16_rn(v);
+        else reinterpret_cast<float *>(end.y)[at] = v;
+    }
+}
+
+template <class P, enum pva_cuda_ending END, int BM, int BN, int WM, int WN, int KB, int STAGES>
 __global__ void __launch_bounds__(WM *WN * 32, BM == 128 ? 2 : 1) linear_tile(const linear_args a) {
     typedef stage_of<P, BM, BN, KB> S;
     constexpr int THREADS = WM * WN * 32, MT = BM / WM / 16, NT = BN / WN / 8;
+    constexpr bool PAIRED = END == PVA_END_GEGLU;
     PVA_DYNAMIC_SHARED(char, ring);
     __shared__ unsigned is_last;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
     const int warp_m = warp % WM * (BM / WM), warp_n = warp / WM * (BN / WN);
     linear_matrix of = a.matrix[0];
+    if (!PAIRED)
 #pragma unroll
-    for (int i = 1; i < PVA_MOST_LINEARS; i++)
-        if (blockIdx.y >= a.matrix[i].first_tile) of = a.matrix[i];
+        for (int i = 1; i < PVA_MOST_LINEARS; i++)
+            if (blockIdx.y >= a.matrix[i].first_tile) of = a.matrix[i];
     const int64_t n0 = (int64_t)blockIdx.x * BN, m0 = (int64_t)(blockIdx.y - of.first_tile) * BM;
+    const int64_t cols = PAIRED ? (of.m + 7) / 8 * 16 : of.m; /* of a row of `partial` */
     float *const partial = a.partial + of.partial_at;
     const int first = a.partial ? (int)blockIdx.z : 0, pieces = a.partial ? 1 : a.n_pieces;
     const int per_piece = (int)((a.piece + STEP * KB - 1) / (STEP * KB));
@@ -143,7 +167,8 @@ __global__ void __launch_bounds__(WM *WN * 32, BM == 128 ? 2 : 1) linear_tile(co
         char *stage = ring + s % STAGES * S::BYTES;
         const int64_t start = (int64_t)(first + s / per_piece) * a.piece, k0 = start + (int64_t)(s % per_piece) * (STEP * KB);
         const int64_t end = start + a.piece < a.k ? start + a.piece : a.k;
-        load_rows<typename P::W, BM, KB, P::W_PITCH, THREADS>(stage, (const typename P::W *)of.w, m0, of.m, a.k, k0, end, a.wide);
+        load_rows<typename P::W, BM, KB, P::W_PITCH, THREADS, PAIRED>(stage, (const typename P::W *)of.w, m0, of.m, a.k, k0, end, a.wide,
+                                                                      (const typename P::W *)a.matrix[1].w);
         load_rows<typename P::X, BN, KB, P::X_PITCH, THREADS>(stage + S::W_BYTES, (const typename P::X *)a.x, n0, a.n, a.k, k0, end, a.wide);
     };
 
@@ -183,7 +208,26 @@ __global__ void __launch_bounds__(WM *WN * 32, BM == 128 ? 2 : 1) linear_tile(co
     }
     copy_wait<0>();
 
-    float *out = a.partial ? partial + (int64_t)first * a.n * of.m : of.y;
+    if (END != PVA_END_PLAIN && !a.partial) { /* by way of shared memory: one copy of the arithmetic, and not one for each accumulator */
+#pragma unroll
+        for (int i = 0; i < MT * NT; i++) {
+            const float *c = acc[i / NT][i % NT];
+            total[i * THREADS + threadIdx.x] = make_float4(c[0], c[1], c[2], c[3]);
+        }
+#pragma unroll 1
+        for (int i = 0; i < MT * NT; i++) {
+            const float4 t = total[i * THREADS + threadIdx.x];
+            const float c[4] = {t.x, t.y, t.z, t.w};
+#pragma unroll
+            for (int o = 0; o < (PAIRED ? 2 : 4); o++) {
+                const int in_tile = warp_m + i / NT * 16 + (PAIRED ? 0 : group + o / 2 * 8);
+                const int64_t row = n0 + warp_n + i % NT * 8 + quad * 2 + o % 2, col = PAIRED ? (m0 + in_tile) / 2 + group : m0 + in_tile;
+                if (row < a.n && col < of.m) put<END>(a.end, of.y, row * of.m + col, c[o], c[(o + 2) % 4]);
+            }
+        }
+        return;
+    }
+    float *const out = a.partial ? partial + (int64_t)first * a.n * cols : of.y;
 #pragma unroll
     for (int i = 0; i < MT; i++)
 #pragma unroll
@@ -191,7 +235,7 @@ __global__ void __launch_bounds__(WM *WN * 32, BM == 128 ? 2 : 1) linear_tile(co
 #pragma unroll
             for (int o = 0; o < 4; o++) {
                 const int64_t row = n0 + warp_n + j * 8 + quad * 2 + o % 2, col = m0 + warp_m + i * 16 + group + o / 2 * 8;
-                if (row < a.n && col < of.m) out[row * of.m + col] = acc[i][j][o];
+                if (row < a.n && col < cols) out[row * cols + col] = acc[i][j][o];
             }
     if (!a.partial) return;
 
@@ -206,12 +250,19 @@ __global__ void __launch_bounds__(WM *WN * 32, BM == 128 ? 2 : 1) linear_tile(co
     __syncthreads();
     if (!is_last) return;
     __threadfence();
-    for (int at = threadIdx.x; at < BM * BN; at += THREADS) {
-        const int64_t row = n0 + at / BM, col = m0 + at % BM;
+    auto sum_of = [&](int64_t at) {
+        float sum = __ldcg(partial + at);
+        for (int p = 1; p < a.n_pieces; p++) sum += __ldcg(partial + (int64_t)p * a.n * cols + at);
+        return sum;
+    };
+    constexpr int WIDTH = PAIRED ? BM / 2 : BM; /* columns of y */
+    for (int at = threadIdx.x; at < WIDTH * BN; at += THREADS) {
+        const int in_tile = at % WIDTH;
+        const int64_t row = n0 + at / WIDTH, col = (PAIRED ? m0 / 2 : m0) + in_tile;
         if (row >= a.n || col >= of.m) continue;
-        float sum = __ldcg(partial + row * of.m + col);
-        for (int p = 1; p < a.n_pieces; p++) sum += __ldcg(partial + ((int64_t)p * a.n + row) * of.m + col);
-        of.y[row * of.m + col] = sum;
+        const int64_t from = row * cols + m0 + (PAIRED ? in_tile / 8 * 16 + in_tile % 8 : in_tile);
+        const float sum = sum_of(from), other = PAIRED ? sum_of(from + 8) : 0;
+        put<END>(a.end, of.y, row * of.m + col, sum, other);
     }
 }
 
@@ -248,11 +299,12 @@ plan make_plan(int64_t n, const struct pva_cuda_product *products, int count, in
     return p;
 }
 
-template <class P, int BM, int BN, int WM, int WN, int KB, int STAGES> int launch(const plan &p, const linear_args &a, cudaStream_t stream) {
+template <class P, enum pva_cuda_ending END, int BM, int BN, int WM, int WN, int KB, int STAGES>
+int launch(const plan &p, const linear_args &a, cudaStream_t stream) {
     enum { RING = STAGES * stage_of<P, BM, BN, KB>::BYTES };
     static int allowed_on = -1;
-    auto kernel = linear_tile<P, BM, BN, WM, WN, KB, STAGES>;
-    const size_t shared = RING + (!p.split && p.n_pieces > 1 ? BM * BN * sizeof(float) : 0);
+    auto kernel = linear_tile<P, END, BM, BN, WM, WN, KB, STAGES>;
+    const size_t shared = RING + (!p.split && (p.n_pieces > 1 || END != PVA_END_PLAIN) ? BM * BN * sizeof(float) : 0);
     int device = 0;
     if (RING + BM * BN * sizeof(float) > 48 << 10 && (cudaGetDevice(&device), device != allowed_on)) {
         const cudaError_t status = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, RING + BM * BN * (int)sizeof(float));
@@ -265,9 +317,9 @@ template <class P, int BM, int BN, int WM, int WN, int KB, int STAGES> int launc
 }
 
 #define PVA_TILE(P, BM, BN, WM, WN, KB, STAGES) \
-    if (p.bm == BM && p.bn == BN) return launch<P, BM, BN, WM, WN, KB, STAGES>(p, a, stream)
+    if (p.bm == BM && p.bn == BN) return launch<P, END, BM, BN, WM, WN, KB, STAGES>(p, a, stream)
 
-int launch_tensor(const plan &p, const linear_args &a, cudaStream_t stream) {
+template <enum pva_cuda_ending END> int launch_tensor(const plan &p, const linear_args &a, cudaStream_t stream) {
     PVA_TILE(tensor_cores, 128, 128, 2, 2, 1, 3);
     PVA_TILE(tensor_cores, 64, 64, 2, 2, 1, 5);
     PVA_TILE(tensor_cores, 64, 32, 4, 1, 2, 5);
@@ -278,7 +330,7 @@ int launch_tensor(const plan &p, const linear_args &a, cudaStream_t stream) {
     return (int)cudaErrorInvalidValue;
 }
 
-template <typename X, typename W> int launch_portable(const plan &p, const linear_args &a, cudaStream_t stream) {
+template <enum pva_cuda_ending END, typename X, typename W> int launch_portable(const plan &p, const linear_args &a, cudaStream_t stream) {
     typedef multiply_adds<X, W> portable;
     PVA_TILE(portable, 64, 64, 2, 2, 1, 3);
     PVA_TILE(portable, 64, 16, 4, 1, 1, 4);
@@ -288,13 +340,19 @@ template <typename X, typename W> int launch_portable(const plan &p, const linea
     return (int)cudaErrorInvalidValue;
 }
 
+template <enum pva_cuda_ending END>
+int launch_any(bool tensor, enum pva_dtype x_type, enum pva_dtype w_type, const plan &p, const linear_args &a, cudaStream_t stream) {
+    if (tensor) return launch_tensor<END>(p, a, stream);
+    if (x_type == PVA_F32 && w_type == PVA_F32) return launch_portable<END, float, float>(p, a, stream);
+    if (x_type == PVA_F32) return launch_portable<END, float, __nv_bfloat16>(p, a, stream);
+    return launch_portable<END, __nv_bfloat16, __nv_bfloat16>(p, a, stream);
+}
+
 bool aligned(const void *p, int64_t row_bytes) { return reinterpret_cast<uintptr_t>(p) % 16 == 0 && row_bytes % 16 == 0; }
 
 static_assert(2 * ENOUGH * sizeof(unsigned) <= PVA_CUDA_COUNTERS, "a split product has fewer tiles");
 
-} // namespace
-
-size_t pva_cuda_linear_bytes(int64_t n, const struct pva_cuda_product *products, int count, int64_t k) {
+size_t bytes_of(int64_t n, const struct pva_cuda_product *products, int count, int64_t k) {
     size_t most = 0, m = 0;
     for (int i = 0; i < count; i++) m += (size_t)products[i].m;
     for (int tensor = 0; tensor < 2 && n && m && k; tensor++) {
@@ -302,19 +360,38 @@ size_t pva_cuda_linear_bytes(int64_t n, const struct pva_cuda_product *products,
         const size_t bytes = p.split ? (size_t)p.n_pieces * (size_t)n * m * sizeof(float) : 0;
         if (bytes > most) most = bytes;
     }
+    return most;
+}
+
+/* The rows of a pair, counted through. */
+struct pva_cuda_product paired(const struct pva_cuda_product *products) { return {nullptr, nullptr, up(products[0].m, 8) * 16}; }
+
+} // namespace
+
+size_t pva_cuda_linear_bytes(int64_t n, const struct pva_cuda_product *products, int count, int64_t k) {
+    size_t most = bytes_of(n, products, count, k);
+    if (count == 2 && products[0].m == products[1].m) {
+        const struct pva_cuda_product pair = paired(products);
+        const size_t bytes = bytes_of(n, &pair, 1, k);
+        if (bytes > most) most = bytes;
+    }
     return PVA_CUDA_COUNTERS + most;
 }
 
 int pva_cuda_linear(const void *x, enum pva_dtype x_type, const struct pva_cuda_product *products, int count, enum pva_dtype w_type, int64_t n, int64_t k,
-                    enum pva_cuda_path path, void *work, cudaStream_t stream) {
-    return pva_cuda_linear_with(nullptr, x, x_type, products, count, w_type, n, k, path, work, stream);
+                    const struct pva_cuda_end *end, enum pva_cuda_path path, void *work, cudaStream_t stream) {
+    return pva_cuda_linear_with(nullptr, x, x_type, products, count, w_type, n, k, end, path, work, stream);
 }
 
 int pva_cuda_linear_with(const struct pva_cuda_tile *tile, const void *x, enum pva_dtype x_type, const struct pva_cuda_product *products, int count,
-                         enum pva_dtype w_type, int64_t n, int64_t k, enum pva_cuda_path path, void *work, cudaStream_t stream) {
-    if (count < 1 || count > PVA_MOST_LINEARS) return (int)cudaErrorInvalidValue;
+                         enum pva_dtype w_type, int64_t n, int64_t k, const struct pva_cuda_end *end, enum pva_cuda_path path, void *work,
+                         cudaStream_t stream) {
+    const bool pair = end->how == PVA_END_GEGLU;
+    if (count < 1 || count > PVA_MOST_LINEARS || (end->how == PVA_END_SOFTCAP && count != 1)) return (int)cudaErrorInvalidValue;
+    if (pair && (count != 2 || products[0].m != products[1].m)) return (int)cudaErrorInvalidValue;
     if (n == 0 || tiles_of(products, count, 1) == 0) return 0;
     if (k == 0) {
+        if (pair) return (int)cudaMemsetAsync(end->y, 0, (size_t)n * (size_t)products[0].m * (end->y_type == PVA_BF16 ? 2 : 4), stream);
         for (int i = 0; i < count; i++) {
             const cudaError_t status = cudaMemsetAsync(products[i].y, 0, (size_t)n * (size_t)products[i].m * sizeof(float), stream);
             if (status) return (int)status;
@@ -322,10 +399,11 @@ int pva_cuda_linear_with(const struct pva_cuda_tile *tile, const void *x, enum p
         return 0;
     }
     const bool tensor = path == PVA_TENSOR_CORES && x_type == PVA_BF16 && w_type == PVA_BF16;
-    const plan p = make_plan(n, products, count, k, tensor, tile);
+    const struct pva_cuda_product both = paired(products);
+    const plan p = pair ? make_plan(n, &both, 1, k, tensor, tile) : make_plan(n, products, count, k, tensor, tile);
     if (p.split && p.tiles_m * p.tiles_n > PVA_CUDA_COUNTERS / (int64_t)sizeof(unsigned)) return (int)cudaErrorInvalidValue;
     linear_args a = {};
-    a.x = x, a.n = n, a.k = k, a.piece = p.piece, a.n_pieces = p.n_pieces;
+    a.x = x, a.n = n, a.k = k, a.piece = p.piece, a.n_pieces = p.n_pieces, a.end = *end;
     a.arrived = (unsigned *)work;
     a.partial = p.split ? (float *)((char *)work + PVA_CUDA_COUNTERS) : nullptr;
     a.wide = aligned(x, k * (x_type == PVA_F32 ? 4 : 2));
@@ -338,8 +416,10 @@ int pva_cuda_linear_with(const struct pva_cuda_tile *tile, const void *x, enum p
         a.wide = a.wide && aligned(products[i].w, k * (w_type == PVA_F32 ? 4 : 2));
         tiles += up(products[i].m, p.bm), partial_at += p.n_pieces * n * products[i].m;
     }
-    if (tensor) return launch_tensor(p, a, stream);
-    if (x_type == PVA_F32 && w_type == PVA_F32) return launch_portable<float, float>(p, a, stream);
-    if (x_type == PVA_F32) return launch_portable<float, __nv_bfloat16>(p, a, stream);
-    return launch_portable<__nv_bfloat16, __nv_bfloat16>(p, a, stream);
+    switch (end->how) {
+    case PVA_END_PLAIN: return launch_any<PVA_END_PLAIN>(tensor, x_type, w_type, p, a, stream);
+    case PVA_END_SOFTCAP: return launch_any<PVA_END_SOFTCAP>(tensor, x_type, w_type, p, a, stream);
+    case PVA_END_GEGLU: return launch_any<PVA_END_GEGLU>(tensor, x_type, w_type, p, a, stream);
+    }
+    return (int)cudaErrorInvalidValue;
 }

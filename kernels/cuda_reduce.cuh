@@ -105,6 +105,14 @@ static __device__ __forceinline__ float tanh_same(float x) {
     return x < 0.0f ? 0.0f - big : big;
 }
 
+static __device__ __forceinline__ float capped(float x, float cap) { return cap * tanh_same(x / cap); }
+
+/* gelu_tanh(x) * up. */
+static __device__ __forceinline__ float gelu_times(float x, float up) {
+    const float cube = x * x * x, t = tanh_same(0.797884560802865f * fmaf(0.044715f, cube, x));
+    return 0.5f * x * (1.0f + t) * up;
+}
+
 /* Threads for a row of d elements that is summed: by d alone, as a row's sum must not depend on what else is in the batch. */
 static inline unsigned row_threads(int64_t d) { return d <= 512 ? 128 : 512; }
 

@@ -14,8 +14,7 @@ template <bool WIDE> __global__ void __launch_bounds__(THREADS) softcap(float *x
     const int64_t step = 4 * (int64_t)gridDim.x * blockDim.x;
     for (int64_t i = 4 * ((int64_t)blockIdx.x * blockDim.x + threadIdx.x); i < n; i += step) {
         const float4 v = load_four<WIDE>(x + i, n - i);
-        store_four<WIDE>(x + i, n - i, make_float4(cap * tanh_same(v.x / cap), cap * tanh_same(v.y / cap), cap * tanh_same(v.z / cap),
-                                                   cap * tanh_same(v.w / cap)));
+        store_four<WIDE>(x + i, n - i, make_float4(capped(v.x, cap), capped(v.y, cap), capped(v.z, cap), capped(v.w, cap)));
     }
 }
 

@@ -117,18 +117,32 @@ struct pva_cuda_product {
     float *y;
     int64_t m;
 };
+/* What becomes of the sums, in the arithmetic of pva_cuda_softcap and pva_cuda_geglu and so with their bits.
+ *   PVA_END_PLAIN: they are y.
+ *   PVA_END_SOFTCAP, of one product: y = cap * tanh(sum / cap).
+ *   PVA_END_GEGLU, of two with one m, gate and up: y of the end, F32 or BF16 [n, m], = gelu_tanh(gate's sum) * up's. The products' own y are left alone. */
+enum pva_cuda_ending { PVA_END_PLAIN, PVA_END_SOFTCAP, PVA_END_GEGLU };
+struct pva_cuda_end {
+    enum pva_cuda_ending how;
+    float cap;
+    void *y;
+    enum pva_dtype y_type;
+};
 int pva_cuda_linear(const void *x, enum pva_dtype x_type, const struct pva_cuda_product *products, int count, enum pva_dtype w_type, int64_t n, int64_t k,
-                    enum pva_cuda_path path, void *work, struct CUstream_st *stream);
+                    const struct pva_cuda_end *end, enum pva_cuda_path path, void *work, struct CUstream_st *stream);
+/* For every end. */
 size_t pva_cuda_linear_bytes(int64_t n, const struct pva_cuda_product *products, int count, int64_t k);
 
 /* The same with a tile of bm rows of W and bn rows of x, its pieces in different blocks or not: for tests, which show that it changes no bit,
  * and for tuning. Tensor cores: 16x8, 32x8, 64x8, 64x16, 64x32, 64x64, 128x128; portable: 16x8, 32x8, 64x8, 64x16, 64x64. Others are
- * cudaErrorInvalidValue. work: with split, 4 n ceil(k / 1024) bytes per row of all W more than PVA_CUDA_COUNTERS; at most 1024 tiles then. */
+ * cudaErrorInvalidValue. work: with split, 4 n ceil(k / 1024) bytes per row of all W more than PVA_CUDA_COUNTERS (GeGLU: of each W's rows, rounded up to a
+ * multiple of 8); at most 1024 tiles then. */
 struct pva_cuda_tile {
     int bm, bn, split;
 };
 int pva_cuda_linear_with(const struct pva_cuda_tile *tile, const void *x, enum pva_dtype x_type, const struct pva_cuda_product *products, int count,
-                         enum pva_dtype w_type, int64_t n, int64_t k, enum pva_cuda_path path, void *work, struct CUstream_st *stream);
+                         enum pva_dtype w_type, int64_t n, int64_t k, const struct pva_cuda_end *end, enum pva_cuda_path path, void *work,
+                         struct CUstream_st *stream);
 
 /* ---- cuda_attention.cu ---- */
 

@@ -264,6 +264,78 @@ static void check_shared(const struct pva_model *m) {
     pva_session_close(&s);
 }
 
+static struct pva_tensor window(struct pva_buffer *b, size_t at, enum pva_dtype type, int64_t rows, int64_t cols) {
+    return (struct pva_tensor){b, at, type, rows, cols};
+}
+
+/* GeGLU and soft-cap right behind a product become its end, and only of just that product: the same bits as after a wait, whichever way they go. */
+static void check_ends(void) {
+    enum { N = 3, K = 24, M = 21, X = N * K * 4, Y = N * M * 4, GAP = 1024 };
+    struct pva_buffer *w[2] = {0}, *all = NULL;
+    float x[N * K], weights[2][M * K], y[2][N * M];
+    for (int i = 0; i < N * K; i++) x[i] = (float)pva_rng_normal(3, PVA_RNG_WEIGHTS, 0, 0, (uint32_t)i);
+    for (int i = 0; i < 2 * M * K; i++) weights[i / (M * K)][i % (M * K)] = (float)pva_rng_normal(3, PVA_RNG_WEIGHTS, 1, 0, (uint32_t)i);
+    open_backend(0, NULL);
+    for (int i = 0; i < 2; i++) CHECK_OK(op->bind(be, weights[i], sizeof weights[i], &w[i], &err), err);
+    CHECK_OK(op->alloc(be, 4 * GAP, &all, &err), err);
+    const struct pva_tensor in = window(all, 0, PVA_F32, N, K), gate = window(all, GAP, PVA_F32, N, M), up = window(all, 2 * GAP, PVA_F32, N, M);
+    const struct pva_tensor matrices[] = {window(w[0], 0, PVA_F32, M, K), window(w[1], 0, PVA_F32, M, K)}, sums[] = {gate, up};
+    /* What follows the two products: GeGLU of just them, the other way round, into x, into gate; of a part of them; after a third operation. */
+    static const struct {
+        int swapped, rows, between, kernels;
+        size_t to;
+    } cases[] = {{0, N, 0, 1, 3 * GAP}, {1, N, 0, 2, 3 * GAP}, {0, N, 0, 2, X - 4}, {0, N, 0, 1, GAP}, {0, N - 1, 0, 2, 3 * GAP}, {0, N, 1, 3, 3 * GAP}};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const int64_t rows = cases[c].rows;
+        const struct pva_tensor out = window(all, cases[c].to, PVA_F32, rows, M), first = window(all, cases[c].swapped ? 2 * GAP : GAP, PVA_F32, rows, M),
+                                second = window(all, cases[c].swapped ? GAP : 2 * GAP, PVA_F32, rows, M);
+        for (int apart = 0; apart < 2; apart++) {
+            CHECK_OK(op->upload(be, in, x, &err), err);
+            CHECK_OK(op->upload(be, window(all, 3 * GAP, PVA_F32, N, M), (float[N * M]){0}, &err), err);
+#ifdef PVA_SIMT
+            const uint64_t before = simt_launches();
+#endif
+            CHECK_OK(op->linears(be, in, matrices, sums, 2, &err), err);
+            if (apart) CHECK_OK(op->sync(be, &err), err);
+            if (cases[c].between) CHECK_OK(op->softcap(be, window(all, 3 * GAP, PVA_F32, N, M), 1, &err), err);
+            CHECK_OK(op->geglu(be, first, second, out, &err), err);
+            CHECK_OK(op->download(be, out, y[apart], &err), err);
+#ifdef PVA_SIMT
+            CHECK_INT(simt_launches() - before, apart ? 2 + cases[c].between : cases[c].kernels);
+#endif
+        }
+        CHECK_INT(twin_differ_bits(y[0], y[1], (size_t)(rows * M)), 0);
+        int some = 0;
+        for (int i = 0; i < rows * M; i++) some += y[0][i] != 0;
+        CHECK(some > rows * M / 2);
+    }
+    /* The soft-cap of one product, of a part of it, of another tensor, twice. */
+    for (int part = 0; part < 4; part++) {
+        const int64_t rows = part == 1 ? N - 1 : N;
+        for (int apart = 0; apart < 2; apart++) {
+            CHECK_OK(op->upload(be, in, x, &err), err);
+#ifdef PVA_SIMT
+            const uint64_t before = simt_launches();
+#endif
+            CHECK_OK(op->linear(be, in, matrices[0], gate, &err), err);
+            if (apart) CHECK_OK(op->sync(be, &err), err);
+            CHECK_OK(op->softcap(be, window(all, part == 2 ? 2 * GAP : GAP, PVA_F32, rows, M), 2, &err), err);
+            if (part == 3) CHECK_OK(op->softcap(be, gate, 0.5f, &err), err);
+            CHECK_OK(op->download(be, gate, y[apart], &err), err);
+#ifdef PVA_SIMT
+            CHECK_INT(simt_launches() - before, (part ? 2 : 1) + (apart && (!part || part == 3)));
+#endif
+        }
+        CHECK_INT(twin_differ_bits(y[0], y[1], N * M), 0);
+        int above = 0;
+        for (int i = 0; i < N * M; i++) above += fabsf(y[0][i]) > (part == 3 ? 0.5f : 2.0f);
+        CHECK(part == 1 || part == 2 ? above > 0 : above == 0);
+    }
+    for (int i = 0; i < 2; i++) op->free(be, &w[i]);
+    op->free(be, &all);
+    op->close(&be);
+}
+
 static void check_invariance(const char *isa) {
     const char *source = getenv("PVA_TEST_SOURCE");
     char folder[4096];
@@ -299,6 +371,7 @@ int main(void) {
     check_open();
     check_transfers();
     check_readbacks();
+    check_ends();
     check_growing_work();
     check_limit();
     check_faults();

@@ -18,6 +18,8 @@ static const struct pva_cuda_tile tiles[] = {{16, 8, 0}, {16, 8, 1}, {32, 8, 1},
                                              {64, 64, 1}, {64, 32, 0}, {64, 32, 1}, {128, 128, 0}, {128, 128, 1}};
 enum { PORTABLE_TILES = 9, ALL_TILES = sizeof tiles / sizeof *tiles };
 
+static const struct pva_cuda_end plain = {PVA_END_PLAIN, 0, NULL, PVA_F32};
+
 static size_t size_of(enum pva_dtype t) { return t == PVA_F32 ? 4 : 2; }
 static double value(const void *p, enum pva_dtype t, int64_t i) {
     return t == PVA_F32 ? (double)((const float *)p)[i] : (double)pva_bf16_to_f32(((const uint16_t *)p)[i]);
@@ -58,8 +60,8 @@ static void run(const struct kind *t, const struct pva_cuda_tile *tile, const vo
     const struct pva_cuda_product product = {dw.p, (float *)dy.p, m};
     struct twin_buffer work = work_new(tile ? most_work(n, m, k) : pva_cuda_linear_bytes(n, &product, 1, k));
     twin_shift = shift;
-    if (tile) CHECK_CUDA(pva_cuda_linear_with(tile, dx.p, t->x, &product, 1, t->w, n, k, t->path, work.p, NULL));
-    else CHECK_CUDA(pva_cuda_linear(dx.p, t->x, &product, 1, t->w, n, k, t->path, work.p, NULL));
+    if (tile) CHECK_CUDA(pva_cuda_linear_with(tile, dx.p, t->x, &product, 1, t->w, n, k, &plain, t->path, work.p, NULL));
+    else CHECK_CUDA(pva_cuda_linear(dx.p, t->x, &product, 1, t->w, n, k, &plain, t->path, work.p, NULL));
     twin_read(&dy, y);
     twin_read(&dx, NULL), twin_read(&dw, NULL);
     work_free(&work);
@@ -162,7 +164,7 @@ static void check_together(const struct kind *t, int64_t n, int64_t k) {
                     products[i] = (struct pva_cuda_product){dw[i].p, (float *)dy[i].p, m[s][i]};
                 }
                 struct twin_buffer work = work_new(tile >= 0 ? most_work(n, all, k) : pva_cuda_linear_bytes(n, products, count, k));
-                CHECK_CUDA(pva_cuda_linear_with(tile >= 0 ? &tiles[tile] : NULL, dx.p, t->x, products, count, t->w, n, k, t->path, work.p, NULL));
+                CHECK_CUDA(pva_cuda_linear_with(tile >= 0 ? &tiles[tile] : NULL, dx.p, t->x, products, count, t->w, n, k, &plain, t->path, work.p, NULL));
                 for (int i = 0; i < PVA_MOST_LINEARS; i++) {
                     twin_read(&dy[i], together);
                     if (i < count) CHECK(memcmp(together, alone[i], (size_t)(n * m[s][i]) * 4) == 0);
@@ -176,6 +178,54 @@ static void check_together(const struct kind *t, int64_t n, int64_t k) {
         free(together);
     }
     free(x);
+}
+
+/* Soft-cap and GeGLU as the end of a product, in every tile size: the bits of the product followed by the operation, and nothing beside them. */
+static void check_ends(const struct kind *t, int64_t n, int64_t m, int64_t k) {
+    enum { CAP = 5 }; /* the sums pass it */
+    const size_t count = (size_t)(n * m);
+    void *x = matrix(t->x, n, k, 20), *w[2] = {matrix(t->w, m, k, 21), matrix(t->w, m, k, 22)};
+    float *sums[2] = {twin_alloc(count * 4), twin_alloc(count * 4)}, *got = twin_alloc(count * 4);
+    struct twin_buffer dx = twin_new(x, (size_t)(n * k) * size_of(t->x)), dw[2], dsum[2];
+    for (int i = 0; i < 2; i++) {
+        run(t, NULL, x, w[i], n, m, k, sums[i]);
+        dw[i] = twin_new(w[i], (size_t)(m * k) * size_of(t->w)), dsum[i] = twin_new(sums[i], count * 4);
+    }
+    static const struct {
+        enum pva_cuda_ending how;
+        enum pva_dtype type;
+    } ends[] = {{PVA_END_SOFTCAP, PVA_F32}, {PVA_END_GEGLU, PVA_F32}, {PVA_END_GEGLU, PVA_BF16}};
+    for (size_t e = 0; e < sizeof ends / sizeof *ends; e++) {
+        const int products = ends[e].how == PVA_END_GEGLU ? 2 : 1;
+        const size_t bytes = count * size_of(ends[e].type);
+        char *want = twin_alloc(bytes);
+        struct twin_buffer apart = products == 2 ? twin_new(NULL, bytes) : twin_new(sums[0], bytes);
+        if (products == 2) CHECK_CUDA(pva_cuda_geglu((float *)dsum[0].p, (float *)dsum[1].p, n * m, apart.p, ends[e].type, NULL));
+        else CHECK_CUDA(pva_cuda_softcap((float *)apart.p, n * m, CAP, NULL));
+        twin_read(&apart, want);
+        twin_free(&apart);
+        for (int tile = -1; tile < (t->path == PVA_TENSOR_CORES ? ALL_TILES : PORTABLE_TILES); tile++) {
+            struct twin_buffer y = twin_new(NULL, bytes), own[2] = {twin_new(NULL, count * 4), twin_new(NULL, count * 4)};
+            const struct pva_cuda_product product[2] = {{dw[0].p, (float *)(products == 1 ? y.p : own[0].p), m}, {dw[1].p, (float *)own[1].p, m}};
+            const struct pva_cuda_end end = {ends[e].how, CAP, products == 2 ? y.p : NULL, ends[e].type};
+            struct twin_buffer work = work_new(tile >= 0 ? most_work(n, (m + 7) / 8 * 16, k) : pva_cuda_linear_bytes(n, product, products, k));
+            CHECK_CUDA(pva_cuda_linear_with(tile >= 0 ? &tiles[tile] : NULL, dx.p, t->x, product, products, t->w, n, k, &end, t->path, work.p, NULL));
+            twin_read(&y, got);
+            if (memcmp(got, want, bytes)) fprintf(stderr, "%s: end %d, type %d, n %d m %d, tile %d\n", t->name, ends[e].how, ends[e].type, (int)n, (int)m, tile);
+            CHECK(memcmp(got, want, bytes) == 0);
+            for (int i = 0; i < 2; i++) {
+                twin_read(&own[i], got);
+                CHECK(twin_is_poison((unsigned char *)got, count * 4));
+                twin_free(&own[i]);
+            }
+            work_free(&work);
+            twin_free(&y);
+        }
+        free(want);
+    }
+    for (int i = 0; i < 2; i++) twin_free(&dw[i]), twin_free(&dsum[i]), free(w[i]), free(sums[i]);
+    twin_free(&dx);
+    free(x), free(got);
 }
 
 /* What is not finite stays in its row of x and its row of w. */
@@ -227,8 +277,13 @@ static void check_teeth(const struct kind *t) {
     CHECK_INT(count_wrong(t, x, w, N, M, K, y), 1);
     struct pva_cuda_tile odd = {48, 8, 0};
     const struct pva_cuda_product product = {w, y, M};
-    CHECK_INT(pva_cuda_linear_with(&odd, x, t->x, &product, 1, t->w, N, K, t->path, y, NULL), cudaErrorInvalidValue);
-    CHECK_INT(pva_cuda_linear_with(NULL, x, t->x, &product, PVA_MOST_LINEARS + 1, t->w, N, K, t->path, y, NULL), cudaErrorInvalidValue);
+    CHECK_INT(pva_cuda_linear_with(&odd, x, t->x, &product, 1, t->w, N, K, &plain, t->path, y, NULL), cudaErrorInvalidValue);
+    CHECK_INT(pva_cuda_linear_with(NULL, x, t->x, &product, PVA_MOST_LINEARS + 1, t->w, N, K, &plain, t->path, y, NULL), cudaErrorInvalidValue);
+    const struct pva_cuda_product two[] = {{w, y, M}, {w, y, M - 1}};
+    const struct pva_cuda_end cap = {PVA_END_SOFTCAP, 30, NULL, PVA_F32}, geglu = {PVA_END_GEGLU, 0, y, PVA_F32};
+    CHECK_INT(pva_cuda_linear(x, t->x, two, 2, t->w, N, K, &cap, t->path, y, NULL), cudaErrorInvalidValue);
+    CHECK_INT(pva_cuda_linear(x, t->x, two, 1, t->w, N, K, &geglu, t->path, y, NULL), cudaErrorInvalidValue);
+    CHECK_INT(pva_cuda_linear(x, t->x, two, 2, t->w, N, K, &geglu, t->path, y, NULL), cudaErrorInvalidValue);
     free(x), free(w);
 }
 
@@ -241,6 +296,9 @@ int main(void) {
     twin_start();
     twin_check_comparators();
     for (int t = 0; t < N_KINDS && !check_failures; t++) {
+        check_ends(&kinds[t], 3, 37, 1100);
+        if (!check_failures) check_ends(&kinds[t], 19, 72, 40);
+        if (!check_failures) check_ends(&kinds[t], 2, 5, 0);
         for (size_t s = 0; s < sizeof shapes / sizeof *shapes && !check_failures; s++) {
             twin_shift = s % 3 == 2 ? 4 : 0; /* not aligned for wide copies */
             check_shape(&kinds[t], shapes[s][0], shapes[s][1], shapes[s][2]);

@@ -172,7 +172,7 @@ struct pva_backend_ops {
                      const struct pva_attention_shape *shape, const struct pva_kv_cache *kv, int layer, struct pva_tensor out,
                      struct pva_error *err);
 
-    /* y = gelu_tanh(gate) * up.   gate, up F32 [n, d_ff], y F32 or BF16 [n, d_ff].
+    /* y = gelu_tanh(gate) * up.   gate, up F32 [n, d_ff], y F32 or BF16 [n, d_ff]. What gate and up hold afterwards is undefined.
      * gelu_tanh(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))). */
     int (*geglu)(struct pva_backend *be, struct pva_tensor gate, struct pva_tensor up, struct pva_tensor y, struct pva_error *err);
 

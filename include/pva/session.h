@@ -53,8 +53,8 @@ int64_t pva_session_share(struct pva_session *s, int slot, const int32_t *tokens
  * for a row by pva_session_enters; at most max_rows. */
 int pva_session_enters(const struct pva_session *s, int slot, int64_t position);
 void pva_session_add(struct pva_session *s, int slot, int64_t position, int32_t token, uint64_t change, int layer);
-/* What hooks read in the next pass: n <= max_rows values of 4 bytes, at most hook_values times. They are kept here and sent when the pass runs, in one copy with
- * all else that the device is told about it. Returns where they are during that pass, [n, 1]. */
+/* What hooks read in the next pass: n <= max_rows values of 4 bytes, at most hook_values times. They are kept here and sent when the pass runs, in one
+ * copy with all else that the device is told about it. Returns where they are during that pass, [n, 1]. */
 struct pva_tensor pva_session_send(struct pva_session *s, enum pva_dtype dtype, const void *values, int64_t n);
 /* Rows of the next pass (0: its first) that get logits, n <= max_logits, and by temperatures and draws [n] (backend.h, sample; NULL: none) a token each.
  * Once a pass. */
