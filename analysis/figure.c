@@ -17,7 +17,7 @@ extern char **environ;
 const char *const pva_figure_colours[PVA_N_COLOURS] = {"#1b60fd", "#db7900", "#00a66a", "#c71f2c", "#b16ad2", "#646671"};
 
 /* gnuplot writes black where it means "the text's colour"; in the file that is what the reader has set. */
-static const char style[] = "<style>svg{color:#1c1e22;font-family:system-ui,sans-serif}@media screen and (prefers-color-scheme:dark){svg{color:#e4e6ea}}</style>\n";
+const char pva_figure_style[] = "<style>svg{color:#1c1e22;font-family:system-ui,sans-serif}@media screen and (prefers-color-scheme:dark){svg{color:#e4e6ea}}</style>\n";
 
 static int has_y(enum pva_series_kind kind) { return kind != PVA_SERIES_BAND; }
 static int has_interval(enum pva_series_kind kind) { return kind == PVA_SERIES_INTERVALS || kind == PVA_SERIES_BAND; }
@@ -231,7 +231,7 @@ static void write_svg(FILE *out, const char *svg, const char *title) {
     static const char mark[] = "<title>Gnuplot</title>\n";
     const char *canvas = strstr(svg, "<g id=\"gnuplot_canvas\">");
     for (const char *c = svg; *c;) {
-        if (c == canvas) fputs(style, out);
+        if (c == canvas) fputs(pva_figure_style, out);
         size_t skip = 0;
         for (size_t i = 0; i < sizeof replaced / sizeof *replaced && !skip; i++)
             if (!strncmp(c, replaced[i][0], strlen(replaced[i][0]))) skip = strlen(replaced[i][0]), fputs(replaced[i][1], out);

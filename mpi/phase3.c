@@ -21,6 +21,7 @@ const struct pva_option pva_phase3_options[] = {
     {"l0", PVA_OPT_TEXT, "L0", NULL, "of --sae: canonical, smallest, largest, or a number", NULL, 0, 0},
     {"level", PVA_OPT_REAL, "P", "0.95", "confidence level of intervals", NULL, 0.5, 0.9999},
     {"replicates", PVA_OPT_INT, "N", "2000", "bootstrap replicates of whole problems", NULL, 100, 1000000},
+    {"json", PVA_OPT_FLAG, NULL, "no", "the summary as JSON on standard output, instead of tables", NULL, 0, 0},
     {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
 };
 
@@ -240,12 +241,13 @@ static json_t *facts(const struct phase3 *p) {
 }
 
 static int run_phase(struct phase3 *p, struct pva_error *err) {
+    int json = pva_options_flag(p->f.options, "json");
     if (followup_open_run(&p->f, p->f.par.rank ? NULL : facts(p), err)) return err->code;
     p->start = engine_now();
     if (phase3_probe(&p->result, &p->f, err) || (p->n_items && sample(p, err))) return err->code;
     if (p->f.par.rank == 0 && !gather_outcomes(p, err) && !phase3_evaluate(&p->result, &p->f, p->settings.level, p->settings.replicates, err) &&
-        !phase3_report_write(&p->result, &p->f, &p->settings, err)) {
-        phase3_report_print(&p->result, &p->settings, stdout);
+        !phase3_report_write(&p->result, &p->f, &p->settings, json ? stdout : NULL, err)) {
+        if (!json) phase3_report_print(&p->result, &p->settings, stdout);
         fflush(stdout); /* the line on stderr comes after it, also where mpirun joins the two */
         if (!p->f.quiet)
             fprintf(stderr, "pva-mpi: phase3: %d predictors, %lld samples, %.1f s on %d rank%s; %s/phase3-summary.json\n", p->result.n_predictors, (long long)p->n_items,

@@ -229,7 +229,7 @@ static int write_scores(const struct phase3_result *r, const struct followup *f,
     return err->code;
 }
 
-int phase3_report_write(const struct phase3_result *r, const struct followup *f, const struct phase3_settings *settings, struct pva_error *err) {
+int phase3_report_write(const struct phase3_result *r, const struct followup *f, const struct phase3_settings *settings, FILE *json, struct pva_error *err) {
     char path[4096];
     json_t *o = summary_json(r, f, settings);
     char *text = o ? json_dumps(o, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
@@ -237,6 +237,7 @@ int phase3_report_write(const struct phase3_result *r, const struct followup *f,
     /* Last: it is the sign that the phase is complete. */
     if (!text) pva_fail(err, PVA_IO, "out of memory");
     else run_publish(run_path(&f->run, "phase3-summary.json", path), text, strlen(text), err);
+    if (json && !err->code) fprintf(json, "%s\n", text);
 done:
     free(text);
     json_decref(o);

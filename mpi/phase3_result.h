@@ -85,6 +85,7 @@ struct phase3_settings {
     int64_t replicates;
 };
 void phase3_report_print(const struct phase3_result *r, const struct phase3_settings *settings, FILE *out);
-int phase3_report_write(const struct phase3_result *r, const struct followup *f, const struct phase3_settings *settings, struct pva_error *err);
+/* json: the summary is written there too; NULL: nowhere else. */
+int phase3_report_write(const struct phase3_result *r, const struct followup *f, const struct phase3_settings *settings, FILE *json, struct pva_error *err);
 
 #endif

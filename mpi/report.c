@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <hdf5.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -19,6 +20,14 @@ const struct pva_option pva_report_options[] = {
     {"figures-only", PVA_OPT_FLAG, NULL, "no", "draw the figures and write their numbers again, leave report.html alone", NULL, 0, 0},
     {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
 };
+
+void report_add(char *text, size_t size, const char *format, ...) {
+    size_t used = strlen(text);
+    va_list values;
+    va_start(values, format);
+    vsnprintf(text + used, size - used, format, values);
+    va_end(values);
+}
 
 void report_picture(struct report *r, const char *name, const struct pva_figure *figure, const char *alt, const char *caption) {
     struct pva_error err = {0};

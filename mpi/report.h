@@ -38,6 +38,9 @@ struct report {
     int without_gnuplot;   /* it was missing or failed: said once */
 };
 
+/* Appends to a text of at most size - 1 bytes; what does not fit is left out. */
+void report_add(char *text, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
 /* Draws, and puts the picture with its numbers' address into the page. A picture that cannot be drawn is no error of the report. */
 void report_picture(struct report *r, const char *name, const struct pva_figure *figure, const char *alt, const char *caption);
 

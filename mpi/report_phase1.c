@@ -66,10 +66,8 @@ static void difficulty_picture(struct report *r, const struct counts *c) {
     const struct pva_figure f = {.title = "Pass rate by difficulty", .x_label = "cyclomatic complexity of the reference solution", .y_label = "fraction solved",
                                  .y_range = zero_to_one, .x_names = bin_names, .n_x_names = PVA_N_DIFFICULTIES, .series = &s, .n_series = 1};
     char alt[300] = "Fraction of problems solved by complexity of the reference:";
-    for (int b = 0; b < PVA_N_DIFFICULTIES; b++) {
-        size_t used = strlen(alt);
-        if (!isnan(rate[b])) snprintf(alt + used, sizeof alt - used, " %.2f at %s;", rate[b], bin_names[b]);
-    }
+    for (int b = 0; b < PVA_N_DIFFICULTIES; b++)
+        if (!isnan(rate[b])) report_add(alt, sizeof alt, " %.2f at %s;", rate[b], bin_names[b]);
     alt[strlen(alt) - 1] = '.';
     report_picture(r, "pass-rate-difficulty", &f, alt, "With 95 % Wilson intervals.");
 }
@@ -94,10 +92,8 @@ static void verdict_picture(struct report *r, const struct counts *c) {
     for (int v = 0; v < PVA_N_VERDICTS; v++) {
         if (!c->verdicts[v]) continue;
         names[n] = pva_verdict_name((enum pva_verdict)v), x[n] = n, y[n] = (double)c->verdicts[v];
-        size_t used = strlen(alt);
-        snprintf(alt + used, sizeof alt - used, " %s %.0f,", names[n], y[n]);
-        used = strlen(caption);
-        snprintf(caption + used, sizeof caption - used, " %s: %s;", names[n], meanings[v]);
+        report_add(alt, sizeof alt, " %s %.0f,", names[n], y[n]);
+        report_add(caption, sizeof caption, " %s: %s;", names[n], meanings[v]);
         n++;
     }
     alt[strlen(alt) - 1] = caption[strlen(caption) - 1] = '.';

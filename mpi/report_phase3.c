@@ -151,20 +151,36 @@ static void curve_pictures(struct report *r, const json_t *predictors) {
                                      .series = precision, .n_series = n};
         const struct pva_figure c = {.title = "F1 by threshold", .x_label = "fraction of problems above the threshold", .y_label = "F1", .x_range = unit, .y_range = unit, .series = f1,
                                      .n_series = n};
-        char alt[600] = "ROC curves on the validation part, with the areas below them:";
+        char alts[3][600] = {"ROC curves on the validation part, with the areas below them:", "Precision against recall on the validation part, with average precision beside base rate:",
+                             "F1 against the fraction of validation problems above the threshold, with the F1 at the tuned threshold beside that of calling everything positive:"};
         for (int k = 0; k < n; k++) {
-            size_t used = strlen(alt);
-            double area = number(json_object_get(json_array_get(predictors, (size_t)k), "validation"), "auroc");
-            if (!isnan(area)) snprintf(alt + used, sizeof alt - used, " %s %.3f,", s.names[k], area);
+            const json_t *v = json_object_get(json_array_get(predictors, (size_t)k), "validation");
+            if (isnan(number(v, "auroc"))) continue;
+            report_add(alts[0], sizeof alts[0], " %s %.3f,", s.names[k], number(v, "auroc"));
+            report_add(alts[1], sizeof alts[1], " %s %.3f beside %.3f,", s.names[k], number(v, "average_precision"), number(v, "base_rate"));
+            report_add(alts[2], sizeof alts[2], " %s %.3f beside %.3f,", s.names[k], number(v, "f1"), number(v, "f1_always_positive"));
         }
-        alt[strlen(alt) - 1] = '.';
-        report_picture(r, "roc", &a, alt, "The probe is a logistic regression on the whole residual stream: what a linear reader could know.");
-        report_picture(r, "precision-recall", &b, "Precision against recall of the predictors and the probe.", "A predictor's level at recall 1 is its base rate.");
-        report_picture(r, "threshold", &c, "F1 of each predictor against the fraction of validation problems above its threshold.",
+        for (int i = 0; i < 3; i++) alts[i][strlen(alts[i]) - 1] = '.';
+        report_picture(r, "roc", &a, alts[0], "The probe is a logistic regression on the whole residual stream: what a linear reader could know.");
+        report_picture(r, "precision-recall", &b, alts[1], "A predictor's level at recall 1 is its base rate.");
+        report_picture(r, "threshold", &c, alts[2],
                        "At 1 everything is called positive: what is not clearly above the right end is not prediction.");
         free(room);
     }
     free(s.score), free(s.passed);
+}
+
+/* " L3-712: 0.61 at 0, 0.58 at 1;", places named or numbered; those without an area are left out. */
+static void add_areas(char *out, size_t size, const char *predictor, const double *area, size_t n, const char *const *names, const double *numbers) {
+    char place[40];
+    report_add(out, size, " %s:", predictor);
+    for (size_t i = 0; i < n; i++) {
+        if (isnan(area[i])) continue;
+        if (names) snprintf(place, sizeof place, "%s", names[i]);
+        else snprintf(place, sizeof place, "%g", numbers[i]);
+        report_add(out, size, " %.2f at %s,", area[i], place);
+    }
+    out[strlen(out) - 1] = ';';
 }
 
 static void temperature_pictures(struct report *r, const json_t *summary) {
@@ -198,13 +214,13 @@ static void temperature_pictures(struct report *r, const json_t *summary) {
     const struct pva_series passes = {.kind = PVA_SERIES_INTERVALS, .colour = PVA_BLUE, .n = (int64_t)n, .x = x, .y = rate, .low = low, .high = high};
     const struct pva_figure a = {.title = "Pass rate by temperature", .x_label = "temperature", .y_label = "fraction solved", .x_range = range, .y_range = unit, .series = &passes, .n_series = 1};
     const struct pva_figure b = {.title = "AUROC by temperature", .x_label = "temperature", .y_label = "AUROC", .x_range = range, .y_range = unit, .series = series, .n_series = (int)k + 1};
-    char alt[300] = "Fraction of problems solved by temperature:";
-    for (size_t i = 0; i < n; i++) {
-        size_t used = strlen(alt);
-        snprintf(alt + used, sizeof alt - used, " %.2f at %g%s", rate[i], x[i], i + 1 < n ? "," : ".");
-    }
+    char alt[300] = "Fraction of problems solved by temperature:", areas[800] = "AUROC by temperature:";
+    for (size_t i = 0; i < n; i++) report_add(alt, sizeof alt, " %.2f at %g%s", rate[i], x[i], i + 1 < n ? "," : ".");
+    for (size_t j = 0; j < k; j++)
+        add_areas(areas, sizeof areas, text(json_array_get(predictors, j), "predictor"), values[0][j], n, NULL, x);
+    areas[strlen(areas) - 1] = '.';
     report_picture(r, "pass-rate-temperature", &a, alt, "Intervals clustered by problem: samples of one problem are not independent. Where nothing passes there is none.");
-    report_picture(r, "auroc-temperature", &b, "AUROC of each predictor at each temperature.", "The activations are the prompt's and do not depend on the temperature; the labels do. Missing: one class only.");
+    report_picture(r, "auroc-temperature", &b, areas, "The activations are the prompt's and do not depend on the temperature; the labels do. Missing: one class only.");
 }
 
 static void difficulty_picture(struct report *r, const json_t *predictors) {
@@ -228,7 +244,10 @@ static void difficulty_picture(struct report *r, const json_t *predictors) {
     }
     series[k] = (struct pva_series){.label = "chance", .kind = PVA_SERIES_LEVEL, .colour = PVA_GREY, .dashed = 1, .y = &half};
     const struct pva_figure f = {.title = "AUROC by difficulty", .y_label = "AUROC", .y_range = unit, .x_names = bins, .n_x_names = BINS, .series = series, .n_series = (int)k + 1};
-    report_picture(r, "auroc-difficulty", &f, "AUROC of each predictor among easy, medium and hard problems, with intervals.",
+    char alt[800] = "AUROC by difficulty, with intervals:";
+    for (size_t j = 0; j < k; j++) add_areas(alt, sizeof alt, text(json_array_get(predictors, j), "predictor"), auroc[j], BINS, bins, NULL);
+    alt[strlen(alt) - 1] = '.';
+    report_picture(r, "auroc-difficulty", &f, alt,
                    "What predicts only because hard problems fail more is at chance within each. DeLong intervals. Missing: one class only.");
 }
 

@@ -56,30 +56,72 @@ static void effect_table(struct report *r, const json_t *side) {
 
 /* ---- pictures ---- */
 
-static void dose_picture(struct report *r, const json_t *stage, const char *side, const char *direction) {
-    double x[MOST_ARMS], correction[MOST_ARMS], corruption[MOST_ARMS], degenerate[MOST_ARMS];
-    const json_t *arms = json_object_get(stage, "arms");
-    int64_t n = 0;
+/* One coefficient of the dose-response: rates of the direction, and the least and the most of its controls. */
+struct dose {
+    double coefficient, own[3], least[2], most[2]; /* correction, corruption, degenerate */
+};
+static int by_coefficient(const void *a, const void *b) {
+    double x = ((const struct dose *)a)->coefficient, y = ((const struct dose *)b)->coefficient;
+    return (x > y) - (x < y);
+}
+
+static void dose_picture(struct report *r, const json_t *side) {
+    static const char *const keys[3] = {"correction", "corruption", "degenerate"};
+    const json_t *points = json_object_get(side, "dose_response");
+    struct dose dose[MOST_ARMS];
+    double x[MOST_ARMS], own[3][MOST_ARMS], low[2][MOST_ARMS], high[2][MOST_ARMS], most[2] = {NAN, NAN}, rivals[2] = {NAN, NAN};
     const double unit[] = {0, 1};
-    for (size_t i = 0; i < json_array_size(arms) && n < MOST_ARMS; i++) {
-        const json_t *a = json_array_get(arms, i);
-        if ((!is(a, side, "treated") && !is(a, side, "zero")) || strcmp(text(a, "direction"), direction)) continue;
-        x[n] = number(a, "coefficient");
-        correction[n] = number(json_object_get(a, "correction"), "rate"), corruption[n] = number(json_object_get(a, "corruption"), "rate");
-        degenerate[n++] = number(a, "degenerate") / number(a, "problems");
+    int64_t n = 0, arms = 0;
+    for (size_t i = 0; i < json_array_size(points) && n < MOST_ARMS; i++) {
+        const json_t *p = json_array_get(points, i);
+        struct dose *d = &dose[n++];
+        d->coefficient = number(p, "coefficient");
+        if (count(p, "controls") > arms) arms = count(p, "controls");
+        for (int k = 0; k < 2; k++) {
+            const json_t *e = json_object_get(p, keys[k]), *c = json_object_get(e, "controls");
+            d->own[k] = number(json_object_get(e, "rate"), "rate");
+            /* Not pushed at all, every direction does the same. */
+            d->least[k] = d->coefficient == 0 ? d->own[k] : number(c, "least"), d->most[k] = d->coefficient == 0 ? d->own[k] : number(c, "most");
+        }
+        d->own[2] = number(json_object_get(p, "degenerate"), "rate");
     }
     if (n < 2) return;
-    char name[60], title[120];
-    snprintf(name, sizeof name, "dose-%s", side);
-    snprintf(title, sizeof title, "Dose and response of %s (tuning part)", direction);
+    qsort(dose, (size_t)n, sizeof *dose, by_coefficient);
+    for (int64_t i = 0; i < n; i++) {
+        x[i] = dose[i].coefficient;
+        for (int k = 0; k < 3; k++) own[k][i] = dose[i].own[k];
+        for (int k = 0; k < 2; k++) {
+            low[k][i] = dose[i].least[k], high[k][i] = dose[i].most[k];
+            most[k] = fmax(most[k], own[k][i]), rivals[k] = fmax(rivals[k], high[k][i]);
+        }
+    }
+    char name[60], title[120], alt[400], caption[400];
+    snprintf(name, sizeof name, "dose-%s", text(side, "side"));
+    snprintf(title, sizeof title, "Dose and response of %s (tuning part)", text(side, "direction"));
+    snprintf(alt, sizeof alt, "%lld coefficients from %g to %g:", (long long)n, x[0], x[n - 1]);
+    for (int k = 0; k < 2; k++) {
+        if (isnan(most[k])) continue;
+        report_add(alt, sizeof alt, " %s at most %.3f", keys[k], most[k]);
+        if (arms) report_add(alt, sizeof alt, ", of a control %.3f", rivals[k]);
+        report_add(alt, sizeof alt, ";");
+    }
+    alt[strlen(alt) - 1] = '.';
+    if (arms)
+        snprintf(caption, sizeof caption, "Bands: from the least to the most of %lld control arms with the same coefficient (random directions and matched latents), for corrected and for "
+                                          "corrupted. Degenerate: loops, or no code. A corruption that comes with degenerate output is damage, not knowledge.", (long long)arms);
+    else
+        snprintf(caption, sizeof caption, "No controls were run along the coefficients (steer --dose-controls), so there is no band. Degenerate: loops, or no code. A corruption that comes "
+                                          "with degenerate output is damage, not knowledge.");
     const struct pva_series series[] = {
-        {.label = "corrected, of failing", .kind = PVA_SERIES_LINEPOINTS, .colour = PVA_BLUE, .n = n, .x = x, .y = correction},
-        {.label = "corrupted, of passing", .kind = PVA_SERIES_LINEPOINTS, .colour = PVA_RED, .n = n, .x = x, .y = corruption},
-        {.label = "degenerate, of all", .kind = PVA_SERIES_LINEPOINTS, .colour = PVA_GREY, .dashed = 1, .n = n, .x = x, .y = degenerate},
+        {.label = "controls, corrected", .kind = PVA_SERIES_BAND, .colour = PVA_BLUE, .n = arms ? n : 0, .x = x, .low = low[0], .high = high[0]},
+        {.label = "controls, corrupted", .kind = PVA_SERIES_BAND, .colour = PVA_RED, .n = arms ? n : 0, .x = x, .low = low[1], .high = high[1]},
+        {.label = "corrected, of failing", .kind = PVA_SERIES_LINEPOINTS, .colour = PVA_BLUE, .n = n, .x = x, .y = own[0]},
+        {.label = "corrupted, of passing", .kind = PVA_SERIES_LINEPOINTS, .colour = PVA_RED, .n = n, .x = x, .y = own[1]},
+        {.label = "degenerate, of all", .kind = PVA_SERIES_LINEPOINTS, .colour = PVA_GREY, .dashed = 1, .n = n, .x = x, .y = own[2]},
     };
-    const struct pva_figure f = {.title = title, .x_label = "coefficient", .y_label = "fraction of problems", .y_range = unit, .series = series, .n_series = 3};
-    report_picture(r, name, &f, "Correction, corruption and degenerate output against the coefficient of steering.",
-                   "Degenerate: loops, or no code. A corruption that comes with degenerate output is damage, not knowledge.");
+    const int bands = arms ? 0 : 2; /* without controls their names would stand in the key for nothing */
+    const struct pva_figure f = {.title = title, .x_label = "coefficient", .y_label = "fraction of problems", .y_range = unit, .series = series + bands, .n_series = 5 - bands};
+    report_picture(r, name, &f, alt, caption);
 }
 
 static void control_picture(struct report *r, const json_t *stage, const char *side) {
@@ -214,7 +256,7 @@ static int one_side(struct report *r, const json_t *o, const json_t *side, struc
     effect_table(r, side);
     pva_html_row_begin(r->page);
     control_picture(r, stage, name);
-    dose_picture(r, json_object_get(o, "tuning"), name, direction);
+    dose_picture(r, side);
     if (arm < json_array_size(arms)) shift_table(r, json_array_get(arms, arm));
     pva_html_row_end(r->page);
     if (arm < json_array_size(arms)) examples(r, p, arm, direction, err);

@@ -144,8 +144,8 @@ int spd_heat_map(const struct spd_matrix_file *m, enum spd_palette palette, doub
     }
     fprintf(f,
             "<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\" viewBox=\"0 0 %.0f %.0f\" "
-            "font-family=\"sans-serif\" font-size=\"12\" fill=\"#7f7f7f\">",
-            width + 20, height + 60);
+            "font-size=\"12\" fill=\"currentColor\">%s",
+            width + 20, height + 60, pva_figure_style);
     fprintf(f, "<text x=\"%.0f\" y=\"16\" text-anchor=\"middle\">", width / 2 + 20);
     put_text(f, title);
     fprintf(f,
@@ -182,8 +182,8 @@ int spd_arrows(int n, const double *x, const double *y, const int *group, const 
     for (int i = 0; i < n; i++) largest = fmax(largest, fmax(fabs(x[i]), fabs(y[i])));
     FILE *f = fopen(path, "w");
     if (!f) return pva_fail(err, PVA_IO, "%s: %s", path, strerror(errno));
-    fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-180 -196 360 390\" font-family=\"sans-serif\" "
-               "font-size=\"12\" fill=\"#7f7f7f\"><text y=\"-180\" text-anchor=\"middle\">");
+    fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"-180 -196 360 390\" font-size=\"12\" fill=\"currentColor\">%s"
+               "<text y=\"-180\" text-anchor=\"middle\">", pva_figure_style);
     put_text(f, title);
     fputs("</text>", f);
     for (int g = 0; g < 3; g++) {

@@ -86,6 +86,7 @@ static const struct {
     {"phase3", "phase3.h5", "pva-phase3", "completions"},
     {"steer-tuning", "steer-tuning.h5", "pva-steer-tuning", "completions"},
     {"steer", "steer.h5", "pva-steer", "completions"},
+    {"steer-dose", "steer-dose.h5", "pva-steer-dose", "completions"},
 };
 
 static int gather(const char *run, json_t *all, struct pva_error *err) {

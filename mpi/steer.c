@@ -22,6 +22,7 @@ const struct pva_option pva_steer_options[] = {
     {"gate", PVA_OPT_TEXT, "L:J", NULL, "the predictor of --mode gated; default: phase 2's best by t", NULL, 0, 0},
     {"gate-threshold", PVA_OPT_REAL, "X", NULL, "open the gate above this activation; default: the best F1 on the tuning split", NULL, 0, 0},
     {"controls", PVA_OPT_INT, "K", "20", "random directions, and matched latents, per tested direction", NULL, 0, 1000},
+    {"dose-controls", PVA_OPT_INT, "K", "2", "as many of them meet every coefficient, on the tuning split: the band of the dose-response", NULL, 0, 1000},
     {"correction-only", PVA_OPT_FLAG, NULL, "no", "steer only problems that fail unsteered", NULL, 0, 0},
     {"corruption-only", PVA_OPT_FLAG, NULL, "no", "steer only problems that pass unsteered", NULL, 0, 0},
     {"sae", PVA_OPT_TEXT, "DIR", NULL, "autoencoders for --latent and --gate where phase 2 has none", NULL, 0, 0},
@@ -29,14 +30,15 @@ const struct pva_option pva_steer_options[] = {
     {"l0", PVA_OPT_TEXT, "L0", NULL, "of --sae: canonical, smallest, largest, or a number", NULL, 0, 0},
     {"level", PVA_OPT_REAL, "P", "0.95", "confidence level of intervals", NULL, 0.5, 0.9999},
     {"alpha", PVA_OPT_REAL, "A", "0.05", "significance level of the power figures", NULL, 0.0001, 0.5},
+    {"json", PVA_OPT_FLAG, NULL, "no", "the summary as JSON on standard output, instead of tables", NULL, 0, 0},
     {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
 };
 
 struct steer {
     struct followup f;
     struct steer_plan plan;
-    struct steer_stage tuning, validation;
-    struct steer_result tuning_result, validation_result;
+    struct steer_stage stages[STEER_N_STAGES];
+    struct steer_result results[STEER_N_STAGES];
     /* of the stage under way */
     struct steer_stage *stage;
     struct steer_schema schema;
@@ -88,8 +90,9 @@ static int store_too_long(void *user, int64_t item, const struct phase1_prompt *
     return store_commit(s->campaign.results, item, PHASE1_TOO_LONG, err);
 }
 
-/* Collective. Computes a stage to its end and counts it. */
-static int run_stage(struct steer *s, struct steer_stage *stage, struct steer_result *result, struct pva_error *err) {
+/* Collective. Computes a planned stage to its end and counts it. */
+static int run_stage(struct steer *s, int which, struct pva_error *err) {
+    struct steer_stage *stage = &s->stages[which];
     struct steer_outcomes outcomes = {0};
     struct pva_error late = {0};
     char file[64];
@@ -122,7 +125,7 @@ static int run_stage(struct steer *s, struct steer_stage *stage, struct steer_re
         goto done;
     }
     if (!steer_outcomes_read(s->campaign.results, &outcomes, err))
-        steer_result_make(&s->plan, stage, &s->f, &outcomes, pva_options_real(o, "level"), pva_options_real(o, "alpha"), result, err);
+        steer_result_make(&s->plan, stage, &s->f, &outcomes, pva_options_real(o, "level"), &s->results[which], err);
     par_agree(&s->f.par, "count", err);
 done:
     campaign_close(&s->campaign, &late);
@@ -142,24 +145,38 @@ static json_t *facts(const struct steer *s) {
     return o;
 }
 
+static int write_report(struct steer *s, struct pva_error *err) {
+    const struct pva_options *o = s->f.options;
+    int json = pva_options_flag(o, "json");
+    int64_t items = 0;
+    struct steer_report report = {&s->plan, &s->f, s->stages, s->results, pva_options_real(o, "level"), pva_options_real(o, "alpha"), NULL, 0};
+    if (!steer_dose_points(s->stages, s->results, report.level, report.alpha, &report.dose, &report.n_dose, err) &&
+        !steer_report_write(&report, json ? stdout : NULL, err) && !json)
+        steer_report_print(&report, stdout);
+    free(report.dose);
+    fflush(stdout); /* the line on stderr comes after it, also where mpirun joins the two */
+    for (int i = 0; i < STEER_N_STAGES; i++) items += s->stages[i].n_items;
+    if (!err->code && !s->f.quiet)
+        fprintf(stderr, "pva-mpi: steer: %lld completions, %.1f s on %d rank%s; %s/steer-summary.json\n", (long long)items, engine_now() - s->start, s->f.par.size,
+                s->f.par.size > 1 ? "s" : "", s->f.run.directory);
+    return err->code;
+}
+
 static int run_phase(struct steer *s, struct pva_error *err) {
     const struct steer_arm *chosen[STEER_N_SIDES];
     const struct pva_options *o = s->f.options;
-    double level = pva_options_real(o, "level"), alpha = pva_options_real(o, "alpha");
     if (followup_open_run(&s->f, s->f.par.rank ? NULL : facts(s), err)) return err->code;
     s->start = engine_now();
-    if (run_stage(s, &s->tuning, &s->tuning_result, err)) return err->code;
-    if (!steer_choose(&s->tuning, &s->tuning_result, chosen, err)) steer_stage_validation(&s->plan, &s->f, chosen, &s->validation, err);
-    if (par_agree(&s->f.par, "choose coefficients", err) || run_stage(s, &s->validation, &s->validation_result, err)) return err->code;
-    steer_result_effects(&s->validation, level, alpha, &s->validation_result, err);
-    if (!err->code && s->f.par.rank == 0) {
-        const struct steer_report report = {&s->plan, &s->f, &s->tuning, &s->validation, &s->tuning_result, &s->validation_result, level, alpha};
-        if (!steer_report_write(&report, err)) steer_report_print(&report, stdout);
-        fflush(stdout); /* the line on stderr comes after it, also where mpirun joins the two */
-        if (!err->code && !s->f.quiet)
-            fprintf(stderr, "pva-mpi: steer: %lld completions, %.1f s on %d rank%s; %s/steer-summary.json\n", (long long)(s->tuning.n_items + s->validation.n_items),
-                    engine_now() - s->start, s->f.par.size, s->f.par.size > 1 ? "s" : "", s->f.run.directory);
+    if (run_stage(s, STEER_TUNING, err)) return err->code;
+    if (!steer_choose(&s->stages[STEER_TUNING], &s->results[STEER_TUNING], chosen, err))
+        steer_stage_validation(&s->plan, &s->f, chosen, &s->stages[STEER_VALIDATION], err);
+    if (par_agree(&s->f.par, "choose coefficients", err) || run_stage(s, STEER_VALIDATION, err)) return err->code;
+    if (steer_plan_has_dose(&s->plan)) {
+        steer_stage_dose(&s->plan, &s->f, chosen, &s->stages[STEER_DOSE], err);
+        if (par_agree(&s->f.par, "plan the controls", err) || run_stage(s, STEER_DOSE, err)) return err->code;
     }
+    steer_result_effects(&s->stages[STEER_VALIDATION], pva_options_real(o, "level"), pva_options_real(o, "alpha"), &s->results[STEER_VALIDATION], err);
+    if (!err->code && s->f.par.rank == 0) write_report(s, err);
     return par_agree(&s->f.par, "report", err);
 }
 
@@ -167,16 +184,16 @@ int pva_command_steer(const struct pva_options *o, struct pva_error *err) {
     struct steer s = {0};
     struct pva_error late = {0};
     if (!followup_open(&s.f, "steer", o, err)) {
-        if (!steer_plan_make(&s.plan, &s.f, err)) steer_stage_tuning(&s.plan, &s.f, &s.tuning, err);
+        if (!steer_plan_make(&s.plan, &s.f, err)) steer_stage_tuning(&s.plan, &s.f, &s.stages[STEER_TUNING], err);
         if (!par_agree(&s.f.par, "plan", err)) {
             if (!s.f.dry_run) run_phase(&s, err);
-            else if (s.f.par.rank == 0) steer_plan_print(&s.plan, &s.f, &s.tuning, stdout);
+            else if (s.f.par.rank == 0) steer_plan_print(&s.plan, &s.f, &s.stages[STEER_TUNING], stdout);
         }
     }
-    steer_result_free(&s.tuning_result);
-    steer_result_free(&s.validation_result);
-    steer_stage_free(&s.tuning);
-    steer_stage_free(&s.validation);
+    for (int i = 0; i < STEER_N_STAGES; i++) {
+        steer_result_free(&s.results[i]);
+        steer_stage_free(&s.stages[i]);
+    }
     steer_plan_free(&s.plan);
     return followup_close(&s.f, &late, err);
 }

@@ -18,8 +18,6 @@ const char *steer_kind_name(int kind) {
     return names[kind];
 }
 
-static const double matched_separation = 0.01; /* a control latent tells right from wrong less than this */
-
 /* ---- the grid ---- */
 
 static int add_coefficient(struct steer_plan *plan, double value, struct pva_error *err) {
@@ -77,8 +75,7 @@ static struct steer_candidate *add_candidate(struct steer_plan *plan, int side, 
     return &more[plan->n_candidates++];
 }
 
-/* Firing rate over the selection split, from the rates of its two classes. */
-static double firing_rate(const struct followup *f, const struct phase2_latent *l) {
+double steer_firing_rate(const struct followup *f, const struct phase2_latent *l) {
     int64_t n[2] = {0};
     for (int64_t i = 0; i < f->phase1.n; i++)
         if (f->phase1.part[i] == PVA_SELECTION && f->phase1.states[i] == STORE_DONE) n[f->phase1.verdicts[i] == PVA_PASS]++;
@@ -127,7 +124,7 @@ static int sae_of_layer(const struct steer_plan *plan, const struct followup *f,
     return err->code;
 }
 
-static int open_sae(const struct steer_plan *plan, const struct followup *f, int layer, struct pva_sae **sae, struct pva_error *err) {
+int steer_open_sae(const struct steer_plan *plan, const struct followup *f, int layer, struct pva_sae **sae, struct pva_error *err) {
     char path[3072];
     if (sae_of_layer(plan, f, layer, path, err) || pva_sae_open(path, sae, err)) return err->code;
     if (pva_sae_d_model(*sae) == f->phase1.d_model) return PVA_OK;
@@ -140,11 +137,11 @@ static int add_latent(struct steer_plan *plan, const struct followup *f, int sid
     struct pva_sae *sae = NULL;
     struct phase2_latent facts;
     struct steer_candidate *c = add_candidate(plan, side, err);
-    if (!c || open_sae(plan, f, layer, &sae, err)) return err->code;
+    if (!c || steer_open_sae(plan, f, layer, &sae, err)) return err->code;
     if (!pva_direction_from_latent(sae, layer, latent, &c->direction, err)) {
         if (plan->phase2 && !phase2_latent(plan->phase2, layer, latent, &facts, err)) {
             c->separation = facts.separation;
-            c->firing_rate = firing_rate(f, &facts);
+            c->firing_rate = steer_firing_rate(f, &facts);
         }
         if (!err->code) find_scale(plan, f, c, plan->phase2 ? &facts : NULL, err);
     }
@@ -254,6 +251,7 @@ static int read_options(struct steer_plan *plan, const struct pva_options *o, st
     plan->passing_only = pva_options_flag(o, "corruption-only");
     plan->limit = pva_options_int(o, "limit");
     plan->n_controls = (int)pva_options_int(o, "controls");
+    plan->n_dose_controls = (int)pva_options_int(o, "dose-controls");
     if (plan->failing_only && plan->passing_only) return pva_fail(err, PVA_USAGE, "--correction-only and --corruption-only leave nothing");
     if (pva_positions_parse(pva_options_text(o, "steer-positions"), &plan->positions, err) ||
         pva_coefficient_units_parse(pva_options_text(o, "coefficient-units"), &plan->units, err))
@@ -305,192 +303,33 @@ void steer_plan_free(struct steer_plan *plan) {
     memset(plan, 0, sizeof *plan);
 }
 
-/* ---- stages ---- */
+/* ---- what will be done ---- */
 
-static int add_row(struct steer_stage *stage, int layer, enum pva_hook_action action, const float *unit, int64_t d_model, int *bank, int *row,
-                   struct pva_error *err) {
-    int b = 0;
-    while (b < stage->n_banks && (stage->banks[b].layer != layer || stage->banks[b].action != action)) b++;
-    if (b == stage->n_banks) {
-        struct steer_bank *more = realloc(stage->banks, (size_t)(b + 1) * sizeof *more);
-        if (!more) return pva_fail(err, PVA_IO, "out of memory");
-        stage->banks = more;
-        more[stage->n_banks++] = (struct steer_bank){.layer = layer, .action = action};
-    }
-    struct steer_bank *to = &stage->banks[b];
-    float *rows = realloc(to->rows, (size_t)((to->n + 1) * d_model) * sizeof *rows);
-    if (!rows) return pva_fail(err, PVA_IO, "out of memory");
-    to->rows = rows;
-    memcpy(rows + to->n * d_model, unit, (size_t)d_model * sizeof *rows);
-    *bank = b;
-    *row = (int)to->n++;
-    return PVA_OK;
-}
-
-/* One more arm that pushes along d. raw is the coefficient as it is added. */
-static int add_arm(struct steer_stage *stage, const struct steer_plan *plan, int candidate, int kind, const struct pva_direction *d, double coefficient,
-                   struct pva_error *err) {
-    const struct steer_candidate *c = &plan->candidates[candidate];
-    if (stage->n_arms == stage->arm_room) {
-        int room = stage->arm_room ? 2 * stage->arm_room : 64;
-        struct steer_arm *more = realloc(stage->arms, (size_t)room * sizeof *more);
-        if (!more) return pva_fail(err, PVA_IO, "out of memory");
-        stage->arms = more, stage->arm_room = room;
-    }
-    struct steer_arm *a = &stage->arms[stage->n_arms];
-    *a = (struct steer_arm){.side = c->side, .kind = kind, .candidate = candidate, .layer = d->layer, .number = d->number, .coefficient = coefficient,
-                            .raw = coefficient * c->scale};
-    memcpy(a->name, d->name, sizeof a->name);
-    /* Without a push an ablation's direction is added with coefficient 0: the same path for the one thing that must change nothing. */
-    enum pva_hook_action action = plan->mode == STEER_ABLATE && kind != STEER_ZERO ? PVA_HOOK_ABLATE : PVA_HOOK_ADD;
-    if (add_row(stage, d->layer, action, d->unit, d->d_model, &a->intervention, &a->row, err)) return err->code;
-    stage->n_arms++;
-    return PVA_OK;
-}
-
-static int choose_problems(struct steer_stage *stage, const struct steer_plan *plan, const struct followup *f, struct pva_error *err) {
-    int64_t n = 0, kept = 0, *slots = NULL;
-    if (followup_slots(f, stage->part, plan->limit, &slots, &n, err)) return err->code;
-    for (int64_t i = 0; i < n; i++) {
-        int passed = f->phase1.verdicts[slots[i]] == PVA_PASS;
-        if ((passed && plan->failing_only) || (!passed && plan->passing_only) || (plan->open && !plan->open[slots[i]])) continue;
-        slots[kept++] = slots[i];
-    }
-    stage->problems = slots;
-    stage->n_problems = kept;
-    if (kept == 0)
-        pva_fail(err, PVA_INPUT, "the %s split has no %sproblem to steer (%lld graded%s)", pva_part_name((enum pva_part)stage->part),
-                 plan->failing_only ? "failing " : plan->passing_only ? "passing " : "", (long long)n, plan->open ? ", the gate closed" : "");
-    return err->code;
-}
-
-static int finish_stage(struct steer_stage *stage, const struct steer_plan *plan, const struct followup *f, struct pva_error *err) {
-    struct pva_sha256 hash;
-    uint8_t digest[PVA_SHA256_BYTES];
-    stage->n_items = stage->n_problems * stage->n_arms;
-    stage->costs = malloc((size_t)stage->n_items * sizeof *stage->costs);
-    stage->interventions = calloc((size_t)stage->n_banks, sizeof *stage->interventions);
-    if (!stage->costs || !stage->interventions) return pva_fail(err, PVA_IO, "out of memory");
-    for (int64_t i = 0; i < stage->n_items; i++) stage->costs[i] = f->plan.costs[stage->problems[i / stage->n_arms]];
-    pva_sha256_start(&hash);
-    for (int b = 0; b < stage->n_banks; b++) {
-        const struct steer_bank *bank = &stage->banks[b];
-        stage->interventions[b] = (struct pva_intervention){.point = plan->point, .layer = bank->layer, .action = bank->action, .positions = plan->positions,
-                                                            .n_directions = bank->n, .directions = bank->rows};
-        pva_sha256_add(&hash, bank->rows, (size_t)(bank->n * f->phase1.d_model) * sizeof *bank->rows);
-    }
-    pva_sha256_finish(&hash, digest);
-    pva_sha256_hex(digest, stage->directions_sha256);
-    return PVA_OK;
-}
-
-int steer_stage_tuning(const struct steer_plan *plan, const struct followup *f, struct steer_stage *stage, struct pva_error *err) {
-    *stage = (struct steer_stage){.name = "steer-tuning", .part = PVA_TUNING};
-    if (choose_problems(stage, plan, f, err)) return err->code;
-    for (int c = 0; c < plan->n_candidates; c++)
-        for (int i = 0; i < plan->n_grid && !err->code; i++)
-            add_arm(stage, plan, c, plan->grid[i] == 0 ? STEER_ZERO : STEER_TREATED, &plan->candidates[c].direction, plan->grid[i], err);
-    return err->code ? err->code : finish_stage(stage, plan, f, err);
-}
-
-struct match {
-    int64_t latent;
-    double distance;
-};
-static int nearer(const void *a, const void *b) {
-    const struct match *x = a, *y = b;
-    if (x->distance != y->distance) return x->distance < y->distance ? -1 : 1;
-    return (x->latent > y->latent) - (x->latent < y->latent);
-}
-
-/* Latents of the same layer that tell nothing, as often active as the candidate. */
-static int add_matched(struct steer_stage *stage, const struct steer_plan *plan, const struct followup *f, int candidate, double coefficient,
-                       struct pva_error *err) {
-    const struct steer_candidate *c = &plan->candidates[candidate];
-    struct phase2_latent *latents = NULL;
-    struct match *matches = NULL;
-    struct pva_sae *sae = NULL;
-    int64_t n = 0, found = 0;
-    if (!plan->phase2 || !plan->n_controls || isnan(c->firing_rate)) return PVA_OK;
-    if (phase2_layer(plan->phase2, c->direction.layer, &latents, &n, err)) return err->code;
-    matches = malloc((size_t)(n + 1) * sizeof *matches);
-    if (!matches) pva_fail(err, PVA_IO, "out of memory");
-    for (int64_t i = 0; i < n && !err->code; i++) {
-        double rate = firing_rate(f, &latents[i]);
-        if (!(fabs(latents[i].separation) < matched_separation) || !(rate > 0) || latents[i].latent == c->direction.number) continue;
-        matches[found++] = (struct match){latents[i].latent, fabs(rate - c->firing_rate)};
-    }
-    if (!err->code && found) {
-        qsort(matches, (size_t)found, sizeof *matches, nearer);
-        open_sae(plan, f, c->direction.layer, &sae, err);
-    }
-    for (int64_t i = 0; i < found && i < plan->n_controls && !err->code; i++) {
-        struct pva_direction d = {0};
-        if (!pva_direction_from_latent(sae, c->direction.layer, matches[i].latent, &d, err))
-            add_arm(stage, plan, candidate, STEER_MATCHED, &d, coefficient, err);
-        pva_direction_free(&d);
-    }
-    pva_sae_close(&sae);
-    free(matches);
-    free(latents);
-    return err->code;
-}
-
-int steer_stage_validation(const struct steer_plan *plan, const struct followup *f, const struct steer_arm *const chosen[STEER_N_SIDES],
-                           struct steer_stage *stage, struct pva_error *err) {
-    *stage = (struct steer_stage){.name = "steer", .part = PVA_VALIDATION};
-    if (choose_problems(stage, plan, f, err)) return err->code;
-    for (int side = 0; side < STEER_N_SIDES && !err->code; side++) {
-        if (!chosen[side]) continue;
-        int candidate = chosen[side]->candidate;
-        double coefficient = chosen[side]->coefficient;
-        const struct pva_direction *d = &plan->candidates[candidate].direction;
-        if (add_arm(stage, plan, candidate, STEER_TREATED, d, coefficient, err) || add_arm(stage, plan, candidate, STEER_ZERO, d, 0, err) ||
-            (plan->mode != STEER_ABLATE && add_arm(stage, plan, candidate, STEER_FLIPPED, d, -coefficient, err)))
-            return err->code;
-        for (int k = 0; k < plan->n_controls && !err->code; k++) {
-            struct pva_direction random = {0};
-            if (!pva_direction_random((uint64_t)f->plan.seed, d->layer, (int64_t)side * 100000 + k, d->d_model, &random, err))
-                add_arm(stage, plan, candidate, STEER_RANDOM, &random, coefficient, err);
-            pva_direction_free(&random);
-        }
-        if (!err->code) add_matched(stage, plan, f, candidate, coefficient, err);
-    }
-    return err->code ? err->code : finish_stage(stage, plan, f, err);
-}
-
-void steer_stage_free(struct steer_stage *stage) {
-    for (int b = 0; b < stage->n_banks; b++) free(stage->banks[b].rows);
-    free(stage->banks);
-    free(stage->interventions);
-    free(stage->problems);
-    free(stage->costs);
-    free(stage->arms);
-    memset(stage, 0, sizeof *stage);
-}
-
-int64_t steer_stage_count(const struct steer_stage *stage, int side, int kind) {
-    int64_t n = 0;
-    for (int i = 0; i < stage->n_arms; i++) n += stage->arms[i].side == side && stage->arms[i].kind == kind;
-    return n;
+int steer_plan_has_dose(const struct steer_plan *plan) {
+    int pushes = 0;
+    for (int i = 0; i < plan->n_grid; i++) pushes += plan->grid[i] != 0;
+    return plan->n_dose_controls > 0 && plan->mode != STEER_ABLATE && pushes > 1;
 }
 
 void steer_plan_print(const struct steer_plan *plan, const struct followup *f, const struct steer_stage *tuning, FILE *out) {
     static const char *const modes[] = {"add", "ablate", "gated"};
-    int64_t validation = 0, failing = 0, per_side = 0, sides = 0;
+    int64_t validation = 0, failing = 0, sides = 0, kinds = plan->phase2 ? 2 : 1;
     for (int64_t i = 0; i < f->phase1.n; i++) {
         if (f->phase1.part[i] != PVA_VALIDATION || f->phase1.states[i] != STORE_DONE || (plan->limit && validation == plan->limit)) continue;
         validation++, failing += f->phase1.verdicts[i] != PVA_PASS;
     }
     int64_t steered = plan->failing_only ? failing : plan->passing_only ? validation - failing : validation;
-    per_side = 3 - (plan->mode == STEER_ABLATE) + plan->n_controls * (plan->phase2 ? 2 : 1);
+    int64_t per_side = 3 - (plan->mode == STEER_ABLATE) + plan->n_controls * kinds, pushes = 0;
+    for (int i = 0; i < plan->n_grid; i++) pushes += plan->grid[i] != 0;
     for (int side = 0; side < STEER_N_SIDES; side++)
         for (int c = 0; c < plan->n_candidates; c++)
             if (plan->candidates[c].side == side) {
                 sides++;
                 break;
             }
-    int64_t items = tuning->n_items + steered * per_side * sides;
+    int64_t dose = steer_plan_has_dose(plan) ? pushes * plan->n_dose_controls * kinds : 0; /* arms of a side */
+    int64_t items = tuning->n_items + sides * (steered * per_side + tuning->n_problems * dose);
+    const char *plural = sides > 1 ? "s" : "";
     fprintf(out, "mode        %s at %s, positions %s, units %s\n", modes[plan->mode], pva_point_name(plan->point), pva_positions_name(plan->positions),
             pva_coefficient_units_name(plan->units));
     for (int c = 0; c < plan->n_candidates; c++)
@@ -499,8 +338,12 @@ void steer_plan_print(const struct steer_plan *plan, const struct followup *f, c
     if (plan->open) fprintf(out, "gate        L%d-%lld > %.6g (F1 %.3f on the tuning split)\n", plan->gate_layer, (long long)plan->gate_latent, plan->gate_threshold, plan->gate_f1);
     fprintf(out, "tuning      %lld problems x %d arms\n", (long long)tuning->n_problems, tuning->n_arms);
     fprintf(out, "validation  %s%lld problems (%lld of %lld fail) x %lld side%s x up to %lld arms: treated, %s%d random%s\n", plan->open ? "up to " : "",
-            (long long)steered, (long long)failing, (long long)validation, (long long)sides, sides > 1 ? "s" : "", (long long)per_side,
+            (long long)steered, (long long)failing, (long long)validation, (long long)sides, plural, (long long)per_side,
             plan->mode == STEER_ABLATE ? "zero, " : "zero, flipped, ", plan->n_controls, plan->phase2 ? " and as many matched latents" : "; no phase 2, no matched latents");
+    if (dose)
+        fprintf(out, "dose        %lld problems of the tuning split x %lld side%s x up to %lld arms: %lld coefficients x %d random%s\n", (long long)tuning->n_problems,
+                (long long)sides, plural, (long long)dose, (long long)pushes, plan->n_dose_controls, plan->phase2 ? " and as many matched latents" : "");
+    else fprintf(out, "dose        no controls along the coefficients\n");
     fprintf(out, "batch       %d sequences of up to %lld tokens per rank: %.2f GiB besides the weights; %d rank%s\n", f->plan.batch, (long long)f->plan.max_tokens,
             (double)f->plan.session_bytes / 0x1p30, f->par.size, f->par.size > 1 ? "s" : "");
     fprintf(out, "to do       %lld completions, %s at phase 1's pace (steered ones run longer)\n", (long long)items, followup_estimate(f, items));

@@ -1,7 +1,9 @@
 /* steer_plan.h - which directions are pushed how far on which problems. The same on every rank.
  *
- * Two stages. On the tuning split every candidate direction meets every coefficient of the grid; the best of each side is chosen. On the
- * validation split the chosen ones are repeated among their controls. An arm is one direction with one coefficient; a stage is a table of problems x arms.
+ * Three stages. Tuning: on the tuning split every candidate direction meets every coefficient of the grid; the best of each side is chosen. Validation:
+ * on the validation split the chosen ones are repeated among their controls. Dose: on the tuning split again, a few of the same controls meet every
+ * coefficient, so that the dose-response of the chosen direction has something to stand beside. An arm is one direction with one coefficient; a stage is a
+ * table of problems x arms.
  */
 #ifndef STEER_PLAN_H
 #define STEER_PLAN_H
@@ -51,8 +53,10 @@ struct steer_bank {
     float *rows; /* [n, d_model] */
 };
 
+enum { STEER_TUNING, STEER_VALIDATION, STEER_DOSE, STEER_N_STAGES };
+
 struct steer_stage {
-    const char *name; /* "steer-tuning", "steer" */
+    const char *name; /* "steer-tuning", "steer", "steer-dose" */
     int part;
     int64_t n_problems, n_items; /* items = problems x arms; item = place of the problem x n_arms + arm */
     int64_t *problems;           /* [n_problems] slots of phase 1 */
@@ -72,7 +76,7 @@ struct steer_plan {
     enum pva_point point;
     int failing_only, passing_only; /* by phase 1's verdict */
     int64_t limit;
-    int n_controls;
+    int n_controls, n_dose_controls; /* random directions, and matched latents: validation, dose */
     double *grid; /* [n_grid] */
     int n_grid;
     struct steer_candidate *candidates;
@@ -91,14 +95,21 @@ struct steer_plan {
 int steer_plan_make(struct steer_plan *plan, const struct followup *f, struct pva_error *err);
 void steer_plan_free(struct steer_plan *plan);
 
+/* Opens the autoencoder of a layer: the one phase 2 used, else below --sae. */
+int steer_open_sae(const struct steer_plan *plan, const struct followup *f, int layer, struct pva_sae **sae, struct pva_error *err);
+/* Of a latent over the selection split, from the rates of its two classes. */
+double steer_firing_rate(const struct followup *f, const struct phase2_latent *l);
+
+/* Whether there is a dose stage: adding, at more than one coefficient, with controls asked for. */
+int steer_plan_has_dose(const struct steer_plan *plan);
+
 /* The stages. chosen: an arm of the tuning stage per side, NULL for a side that is not tried. */
 int steer_stage_tuning(const struct steer_plan *plan, const struct followup *f, struct steer_stage *stage, struct pva_error *err);
 int steer_stage_validation(const struct steer_plan *plan, const struct followup *f, const struct steer_arm *const chosen[STEER_N_SIDES],
                            struct steer_stage *stage, struct pva_error *err);
+int steer_stage_dose(const struct steer_plan *plan, const struct followup *f, const struct steer_arm *const chosen[STEER_N_SIDES], struct steer_stage *stage,
+                     struct pva_error *err);
 void steer_stage_free(struct steer_stage *stage);
-
-/* How many of the controls that were asked for there are: fewer latents may match. */
-int64_t steer_stage_count(const struct steer_stage *stage, int side, int kind);
 
 void steer_plan_print(const struct steer_plan *plan, const struct followup *f, const struct steer_stage *tuning, FILE *out);
 

@@ -35,13 +35,13 @@ static void print_arm(const struct steer_arm *a, const struct steer_arm_result *
             p_text(holm, sizeof holm, x->holm));
 }
 
-static void print_stage(const char *title, const struct steer_stage *stage, const struct steer_result *r, int controls, FILE *out) {
+static void print_stage(const char *title, const struct steer_stage *stage, const struct steer_result *r, FILE *out) {
     fprintf(out, "%s: %lld problems: %lld fail, %lld pass unsteered", title, (long long)r->n, (long long)r->n_failing, (long long)r->n_passing);
     if (r->n_open < r->n) fprintf(out, "; the gate opens for %lld", (long long)r->n_open);
     fprintf(out, "\n  %-9s %-8s %-20s %7s %9s  %-29s %-29s %7s %6s  %-8s %s\n", "side", "arm", "direction", "coeff.", "raw", "correction", "corruption", "degen.", "simil.",
             "McNemar", "Holm");
     for (int a = 0; a < stage->n_arms; a++)
-        if (controls || (stage->arms[a].kind != STEER_RANDOM && stage->arms[a].kind != STEER_MATCHED)) print_arm(&stage->arms[a], &r->arms[a], out);
+        if (stage->arms[a].kind != STEER_RANDOM && stage->arms[a].kind != STEER_MATCHED) print_arm(&stage->arms[a], &r->arms[a], out);
 }
 
 static void print_controls(const char *what, const struct pva_effect *e, FILE *out) {
@@ -84,15 +84,15 @@ static void print_shift(const struct pva_steering_counts *c, FILE *out) {
 }
 
 static void print_side(const struct steer_report *r, int side, FILE *out) {
-    const struct steer_side_result *s = &r->validation_result->sides[side];
+    const struct steer_side_result *s = &r->results[STEER_VALIDATION].sides[side];
     if (s->treated < 0) return;
-    const struct steer_arm *arm = &r->validation->arms[s->treated];
-    const struct steer_arm_result *x = &r->validation_result->arms[s->treated];
+    const struct steer_arm *arm = &r->stages[STEER_VALIDATION].arms[s->treated];
+    const struct steer_arm_result *x = &r->results[STEER_VALIDATION].arms[s->treated];
     const struct pva_pairs *pairs = &x->counts.pairs;
     char p[24], mid[24];
     fprintf(out, "  %s: %s, layer %d, coefficient %+g (%.6g along the unit vector)\n", steer_side_name(side), arm->name, arm->layer, arm->coefficient, arm->raw);
     if (s->zero >= 0) {
-        const struct pva_steering_counts *zero = &r->validation_result->arms[s->zero].counts;
+        const struct pva_steering_counts *zero = &r->results[STEER_VALIDATION].arms[s->zero].counts;
         int64_t flips = zero->pairs.gained + zero->pairs.lost;
         fprintf(out, "    placebo    coefficient 0: %lld flips, %lld of %lld completions the same%s\n", (long long)flips, (long long)zero->same, (long long)zero->n,
                 flips || zero->same != zero->n ? "  <-- must be 0 and all: something else than steering changes results" : "");
@@ -109,11 +109,33 @@ static void print_side(const struct steer_report *r, int side, FILE *out) {
     print_shift(&x->counts, out);
 }
 
+/* Beside each coefficient: what the direction does on the tuning split, and what the controls do. */
+static void print_dose(const struct steer_report *r, FILE *out) {
+    const struct steer_stage *tuning = &r->stages[STEER_TUNING], *dose = &r->stages[STEER_DOSE];
+    if (!dose->n_arms) return;
+    fprintf(out, "dose-response beside controls, %lld problems of the tuning split, per cent (controls: least to most of an arm)\n", (long long)r->results[STEER_DOSE].n);
+    fprintf(out, "  %-9s %-20s %7s %5s  %-24s %-24s %s\n", "side", "direction", "coeff.", "arms", "correction", "corruption", "degenerate");
+    for (int i = 0; i < r->n_dose; i++) {
+        const struct steer_dose_point *p = &r->dose[i];
+        const struct steer_arm *a = &tuning->arms[p->arm];
+        const double own[] = {p->correction.rate, p->corruption.rate, p->degenerate}, least[] = {p->correction.control_least, p->corruption.control_least, p->degenerate_least},
+                     most[] = {p->correction.control_most, p->corruption.control_most, p->degenerate_most};
+        char texts[3][64];
+        for (int k = 0; k < 3; k++) {
+            if (isnan(own[k])) snprintf(texts[k], sizeof texts[k], "none to change");
+            else if (isnan(least[k])) snprintf(texts[k], sizeof texts[k], "%5.1f", 100 * own[k]);
+            else snprintf(texts[k], sizeof texts[k], "%5.1f (%.1f to %.1f)", 100 * own[k], 100 * least[k], 100 * most[k]);
+        }
+        fprintf(out, "  %-9s %-20.20s %+7.3g %5d  %-24s %-24s %s\n", steer_side_name(a->side), a->name, a->coefficient, p->n_controls, texts[0], texts[1], texts[2]);
+    }
+}
+
 void steer_report_print(const struct steer_report *r, FILE *out) {
     fprintf(out, "steering: %s at %s, positions %s, units %s; intervals %.0f %%\n", mode_names[r->plan->mode], pva_point_name(r->plan->point),
             pva_positions_name(r->plan->positions), pva_coefficient_units_name(r->plan->units), 100 * r->level);
-    print_stage("tuning", r->tuning, r->tuning_result, 0, out);
-    print_stage("validation", r->validation, r->validation_result, 0, out);
+    print_stage("tuning", &r->stages[STEER_TUNING], &r->results[STEER_TUNING], out);
+    print_dose(r, out);
+    print_stage("validation", &r->stages[STEER_VALIDATION], &r->results[STEER_VALIDATION], out);
     for (int side = 0; side < STEER_N_SIDES; side++) print_side(r, side, out);
 }
 
@@ -185,23 +207,41 @@ static json_t *stage_json(const struct steer_stage *stage, const struct steer_re
                      (json_int_t)r->n_passing, "arms", arms);
 }
 
+static json_t *dose_json(const struct steer_report *r, int side) {
+    json_t *list = json_array();
+    for (int i = 0; i < r->n_dose; i++) {
+        const struct steer_dose_point *p = &r->dose[i];
+        const struct steer_arm *a = &r->stages[STEER_TUNING].arms[p->arm];
+        if (a->side != side) continue;
+        const struct pva_effect *both[] = {&p->correction, &p->corruption};
+        json_t *o = json_pack("{s:o,s:o,s:i}", "coefficient", real(a->coefficient), "raw", real(a->raw), "controls", p->n_controls);
+        for (int k = 0; k < 2; k++)
+            json_object_set_new(o, k ? "corruption" : "correction", json_pack("{s:o,s:o}", "rate", rate(both[k]->k, both[k]->n, both[k]->interval), "controls", effect_json(both[k])));
+        json_object_set_new(o, "degenerate", json_pack("{s:o,s:{s:o,s:o}}", "rate", real(p->degenerate), "controls", "least", real(p->degenerate_least), "most",
+                                                       real(p->degenerate_most)));
+        json_array_append_new(list, o);
+    }
+    return list;
+}
+
 static json_t *summary_json(const struct steer_report *r) {
     json_t *grid = json_array(), *sides = json_array();
     for (int i = 0; i < r->plan->n_grid; i++) json_array_append_new(grid, json_real(r->plan->grid[i]));
     for (int side = 0; side < STEER_N_SIDES; side++) {
-        const struct steer_side_result *s = &r->validation_result->sides[side];
+        const struct steer_side_result *s = &r->results[STEER_VALIDATION].sides[side];
         if (s->treated < 0) continue;
-        const struct steer_arm *arm = &r->validation->arms[s->treated];
+        const struct steer_arm *arm = &r->stages[STEER_VALIDATION].arms[s->treated];
         const struct steer_candidate *c = &r->plan->candidates[arm->candidate];
         json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:i,s:I,s:o,s:o,s:o,s:o,s:o}", "side", steer_side_name(side), "direction", arm->name, "source",
                               pva_direction_source_name(c->direction.source), "formula", c->direction.formula, "layer", arm->layer, "number", (json_int_t)arm->number,
                               "coefficient", real(arm->coefficient), "raw", real(arm->raw), "scale", real(c->scale), "correction", effects_json(&s->correction), "corruption",
                               effects_json(&s->corruption));
         if (s->zero >= 0) {
-            const struct pva_steering_counts *zero = &r->validation_result->arms[s->zero].counts;
+            const struct pva_steering_counts *zero = &r->results[STEER_VALIDATION].arms[s->zero].counts;
             json_object_set_new(o, "placebo", json_pack("{s:I,s:I,s:I}", "flips", (json_int_t)(zero->pairs.gained + zero->pairs.lost), "same", (json_int_t)zero->same,
                                                         "problems", (json_int_t)zero->n));
         }
+        json_object_set_new(o, "dose_response", dose_json(r, side));
         json_object_set_new(o, "separation", real(c->separation));
         json_object_set_new(o, "firing_rate", real(c->firing_rate));
         json_object_set_new(o, "mde_mcnemar", real(s->mde_mcnemar));
@@ -209,8 +249,10 @@ static json_t *summary_json(const struct steer_report *r) {
     }
     json_t *o = json_pack("{s:s,s:s,s:s,s:s,s:s,s:f,s:f,s:o,s:o,s:o,s:o}", "mode", mode_names[r->plan->mode], "point", pva_point_name(r->plan->point), "positions",
                           pva_positions_name(r->plan->positions), "units", pva_coefficient_units_name(r->plan->units), "alignment", r->plan->alignment, "level",
-                          r->level, "alpha", r->alpha, "coefficients", grid, "tuning", stage_json(r->tuning, r->tuning_result), "validation",
-                          stage_json(r->validation, r->validation_result), "sides", sides);
+                          r->level, "alpha", r->alpha, "coefficients", grid, "tuning",
+                          stage_json(&r->stages[STEER_TUNING], &r->results[STEER_TUNING]), "validation",
+                          stage_json(&r->stages[STEER_VALIDATION], &r->results[STEER_VALIDATION]), "sides", sides);
+    if (r->stages[STEER_DOSE].n_arms) json_object_set_new(o, "dose", stage_json(&r->stages[STEER_DOSE], &r->results[STEER_DOSE]));
     if (r->plan->open)
         json_object_set_new(o, "gate", json_pack("{s:i,s:I,s:o,s:o}", "layer", r->plan->gate_layer, "latent", (json_int_t)r->plan->gate_latent, "threshold",
                                                  real(r->plan->gate_threshold), "f1", real(r->plan->gate_f1)));
@@ -230,9 +272,9 @@ static int write_table(const struct steer_report *r, struct pva_error *err) {
     static const char *const count_names[] = {"number", "failing", "corrected", "passing", "corrupted", "degenerate", "same", "problems"};
     static const char *const real_names[] = {"coefficient", "raw", "correction", "corruption", "similarity", "mcnemar_p", "mcnemar_holm"};
     enum { N_TEXTS = 5, N_COUNTS = 8, N_REALS = 7 };
-    const struct steer_stage *stages[] = {r->tuning, r->validation};
-    const struct steer_result *results[] = {r->tuning_result, r->validation_result};
-    int64_t n = r->tuning->n_arms + r->validation->n_arms, i = 0;
+    static const char *const stage_names[STEER_N_STAGES] = {"tuning", "validation", "dose"};
+    int64_t n = 0, i = 0;
+    for (int s = 0; s < STEER_N_STAGES; s++) n += r->stages[s].n_arms;
     size_t rows = (size_t)n;
     struct column_data d = {malloc(rows * sizeof *d.stage), malloc(rows * sizeof *d.side),  malloc(rows * sizeof *d.kind),
                             malloc(rows * sizeof *d.name),  malloc(rows * sizeof *d.layer), malloc(rows * N_COUNTS * sizeof *d.counts),
@@ -241,16 +283,16 @@ static int write_table(const struct steer_report *r, struct pva_error *err) {
     size_t n_text = 0;
     FILE *f = open_memstream(&text, &n_text);
     if (!d.stage || !d.side || !d.kind || !d.name || !d.layer || !d.counts || !d.reals || !f) pva_fail(err, PVA_IO, "out of memory");
-    for (int s = 0; s < 2 && !err->code; s++)
-        for (int a = 0; a < stages[s]->n_arms; a++, i++) {
-            const struct steer_arm *arm = &stages[s]->arms[a];
-            const struct steer_arm_result *x = &results[s]->arms[a];
+    for (int s = 0; s < STEER_N_STAGES && !err->code; s++)
+        for (int a = 0; a < r->stages[s].n_arms; a++, i++) {
+            const struct steer_arm *arm = &r->stages[s].arms[a];
+            const struct steer_arm_result *x = &r->results[s].arms[a];
             const struct pva_pairs *p = &x->counts.pairs;
             const int64_t failing = p->gained + p->neither, passing = p->lost + p->both;
             const int64_t counts[N_COUNTS] = {arm->number, failing, p->gained, passing, p->lost, x->counts.degenerate, x->counts.same, x->counts.n};
             const double reals[N_REALS] = {arm->coefficient, arm->raw, failing ? (double)p->gained / (double)failing : NAN,
                                            passing ? (double)p->lost / (double)passing : NAN, x->counts.similarity, x->mcnemar, x->holm};
-            d.stage[i] = s ? "validation" : "tuning", d.side[i] = steer_side_name(arm->side), d.kind[i] = steer_kind_name(arm->kind), d.name[i] = arm->name;
+            d.stage[i] = stage_names[s], d.side[i] = steer_side_name(arm->side), d.kind[i] = steer_kind_name(arm->kind), d.name[i] = arm->name;
             d.layer[i] = arm->layer;
             for (int k = 0; k < N_COUNTS; k++) d.counts[k * n + i] = counts[k];
             for (int k = 0; k < N_REALS; k++) d.reals[k * n + i] = reals[k];
@@ -270,12 +312,13 @@ static int write_table(const struct steer_report *r, struct pva_error *err) {
     return err->code;
 }
 
-int steer_report_write(const struct steer_report *r, struct pva_error *err) {
+int steer_report_write(const struct steer_report *r, FILE *json, struct pva_error *err) {
     char path[4096];
     json_t *o = summary_json(r);
     char *text = o ? json_dumps(o, JSON_INDENT(1) | JSON_PRESERVE_ORDER) : NULL;
     if (!text) pva_fail(err, PVA_IO, "out of memory");
     else run_publish(run_path(&r->followup->run, "steer-summary.json", path), text, strlen(text), err);
+    if (json && !err->code) fprintf(json, "%s\n", text);
     free(text);
     json_decref(o);
     return err->code ? err->code : write_table(r, err);

@@ -7,12 +7,15 @@
 struct steer_report {
     const struct steer_plan *plan;
     const struct followup *followup;
-    const struct steer_stage *tuning, *validation;
-    const struct steer_result *tuning_result, *validation_result;
+    const struct steer_stage *stages; /* [STEER_N_STAGES]; the dose stage may have no arms */
+    const struct steer_result *results;
     double level, alpha;
+    struct steer_dose_point *dose; /* [n_dose] */
+    int n_dose;
 };
 
 void steer_report_print(const struct steer_report *r, FILE *out);
-int steer_report_write(const struct steer_report *r, struct pva_error *err);
+/* json: the summary is written there too; NULL: nowhere else. */
+int steer_report_write(const struct steer_report *r, FILE *json, struct pva_error *err);
 
 #endif

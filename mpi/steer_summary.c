@@ -56,10 +56,9 @@ static int fill_arm(const struct steer_stage *stage, const struct followup *f, c
 }
 
 int steer_result_make(const struct steer_plan *plan, const struct steer_stage *stage, const struct followup *f, const struct steer_outcomes *o, double level,
-                      double alpha, struct steer_result *r, struct pva_error *err) {
+                      struct steer_result *r, struct pva_error *err) {
     struct judged j = {0};
     double *p = malloc((size_t)stage->n_arms * sizeof *p);
-    (void)alpha;
     *r = (struct steer_result){.arms = calloc((size_t)stage->n_arms, sizeof *r->arms)};
     for (int side = 0; side < STEER_N_SIDES; side++) r->sides[side] = (struct steer_side_result){.treated = -1, .zero = -1, .flipped = -1, .mde_mcnemar = NAN};
     if (!p || !r->arms) pva_fail(err, PVA_IO, "out of memory");
@@ -91,18 +90,28 @@ void steer_result_free(struct steer_result *r) {
     memset(r, 0, sizeof *r);
 }
 
-/* kind -1: random and matched. corruption: 0 correction. */
-static int effect_against(const struct steer_stage *stage, const struct steer_result *r, int treated, int kind, int corruption, double level, double alpha,
+/* What an arm that pushes is compared with: the controls of its side at its coefficient. */
+struct rivals {
+    const struct steer_stage *stage;
+    const struct steer_result *result;
+    int kind; /* STEER_RANDOM, STEER_MATCHED; -1: both */
+};
+
+static int is_rival(const struct rivals *c, int a, const struct steer_arm *of) {
+    const struct steer_arm *arm = &c->stage->arms[a];
+    if (arm->side != of->side || arm->coefficient != of->coefficient) return 0;
+    return c->kind < 0 ? arm->kind == STEER_RANDOM || arm->kind == STEER_MATCHED : arm->kind == c->kind;
+}
+
+static int effect_against(const struct steer_arm *arm, const struct pva_pairs *own, const struct rivals *c, int corruption, double level, double alpha,
                           struct pva_effect *out, struct pva_error *err) {
-    int64_t *k = malloc((size_t)stage->n_arms * sizeof *k), *n = malloc((size_t)stage->n_arms * sizeof *n), controls = 0;
+    size_t room = (size_t)c->stage->n_arms + 1;
+    int64_t *k = malloc(room * sizeof *k), *n = malloc(room * sizeof *n), controls = 0;
     if (!k || !n) pva_fail(err, PVA_IO, "out of memory");
     else {
-        const struct pva_pairs *own = &r->arms[treated].counts.pairs;
-        for (int a = 0; a < stage->n_arms; a++) {
-            const struct steer_arm *arm = &stage->arms[a];
-            const struct pva_pairs *pairs = &r->arms[a].counts.pairs;
-            int is_control = kind < 0 ? arm->kind == STEER_RANDOM || arm->kind == STEER_MATCHED : arm->kind == kind;
-            if (arm->side != stage->arms[treated].side || !is_control) continue;
+        for (int a = 0; a < c->stage->n_arms; a++) {
+            const struct pva_pairs *pairs = &c->result->arms[a].counts.pairs;
+            if (!is_rival(c, a, arm)) continue;
             k[controls] = corruption ? pairs->lost : pairs->gained;
             n[controls++] = corruption ? pairs->lost + pairs->both : pairs->gained + pairs->neither;
         }
@@ -116,11 +125,12 @@ static int effect_against(const struct steer_stage *stage, const struct steer_re
 
 static int effects(const struct steer_stage *stage, const struct steer_result *r, int treated, int corruption, double level, double alpha,
                    struct steer_effects *out, struct pva_error *err) {
+    const int kinds[] = {-1, STEER_RANDOM, STEER_MATCHED};
+    struct pva_effect *const outs[] = {&out->all, &out->random, &out->matched};
     out->holm = NAN;
-    if (effect_against(stage, r, treated, -1, corruption, level, alpha, &out->all, err) ||
-        effect_against(stage, r, treated, STEER_RANDOM, corruption, level, alpha, &out->random, err))
-        return err->code;
-    return effect_against(stage, r, treated, STEER_MATCHED, corruption, level, alpha, &out->matched, err);
+    for (int i = 0; i < 3 && !err->code; i++)
+        effect_against(&stage->arms[treated], &r->arms[treated].counts.pairs, &(struct rivals){stage, r, kinds[i]}, corruption, level, alpha, outs[i], err);
+    return err->code;
 }
 
 int steer_result_effects(const struct steer_stage *stage, double level, double alpha, struct steer_result *r, struct pva_error *err) {
@@ -143,6 +153,40 @@ int steer_result_effects(const struct steer_stage *stage, double level, double a
     if (pva_adjust(PVA_HOLM, p, 2 * STEER_N_SIDES, p, err)) return err->code;
     for (int side = 0; side < STEER_N_SIDES; side++) r->sides[side].correction.holm = p[2 * side], r->sides[side].corruption.holm = p[2 * side + 1];
     return PVA_OK;
+}
+
+/* ---- the dose-response ---- */
+
+static double degenerate_rate(const struct steer_arm_result *x) { return x->counts.n ? (double)x->counts.degenerate / (double)x->counts.n : NAN; }
+
+int steer_dose_points(const struct steer_stage stages[STEER_N_STAGES], const struct steer_result results[STEER_N_STAGES], double level, double alpha,
+                      struct steer_dose_point **out, int *n, struct pva_error *err) {
+    const struct steer_stage *tuning = &stages[STEER_TUNING], *validation = &stages[STEER_VALIDATION], *dose = &stages[STEER_DOSE];
+    const struct rivals rivals = {dose, &results[STEER_DOSE], -1};
+    int chosen[STEER_N_SIDES];
+    *n = 0;
+    *out = calloc((size_t)tuning->n_arms + 1, sizeof **out);
+    if (!*out) return pva_fail(err, PVA_IO, "out of memory");
+    for (int side = 0; side < STEER_N_SIDES; side++) {
+        int treated = results[STEER_VALIDATION].sides[side].treated;
+        chosen[side] = treated < 0 ? -1 : validation->arms[treated].candidate;
+    }
+    for (int a = 0; a < tuning->n_arms && !err->code; a++) {
+        const struct steer_arm *arm = &tuning->arms[a];
+        const struct steer_arm_result *x = &results[STEER_TUNING].arms[a];
+        if (chosen[arm->side] != arm->candidate) continue;
+        struct steer_dose_point *p = &(*out)[(*n)++];
+        *p = (struct steer_dose_point){.arm = a, .degenerate = degenerate_rate(x), .degenerate_least = NAN, .degenerate_most = NAN};
+        effect_against(arm, &x->counts.pairs, &rivals, 0, level, alpha, &p->correction, err);
+        effect_against(arm, &x->counts.pairs, &rivals, 1, level, alpha, &p->corruption, err);
+        for (int c = 0; c < dose->n_arms; c++) {
+            if (!is_rival(&rivals, c, arm)) continue;
+            p->n_controls++;
+            double rate = degenerate_rate(&results[STEER_DOSE].arms[c]);
+            p->degenerate_least = fmin(p->degenerate_least, rate), p->degenerate_most = fmax(p->degenerate_most, rate);
+        }
+    }
+    return err->code;
 }
 
 /* ---- the choice ---- */

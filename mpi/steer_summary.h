@@ -32,10 +32,22 @@ struct steer_result {
 
 /* Rates of all arms. */
 int steer_result_make(const struct steer_plan *plan, const struct steer_stage *stage, const struct followup *f, const struct steer_outcomes *o, double level,
-                      double alpha, struct steer_result *out, struct pva_error *err);
+                      struct steer_result *out, struct pva_error *err);
 /* Also the sides' effects against their controls (the validation stage). */
 int steer_result_effects(const struct steer_stage *stage, double level, double alpha, struct steer_result *r, struct pva_error *err);
 void steer_result_free(struct steer_result *r);
+
+/* The chosen direction of a side at one coefficient, on the tuning split, against the dose stage's controls at the same coefficient. */
+struct steer_dose_point {
+    int arm;                                  /* of the tuning stage */
+    int n_controls;                           /* 0: no dose stage, or no push */
+    struct pva_effect correction, corruption;
+    double degenerate, degenerate_least, degenerate_most; /* fractions of the problems: its own, of the controls (NaN: none) */
+};
+
+/* In the tuning stage's order. *out is malloc'ed. */
+int steer_dose_points(const struct steer_stage stages[STEER_N_STAGES], const struct steer_result results[STEER_N_STAGES], double level, double alpha,
+                      struct steer_dose_point **out, int *n, struct pva_error *err);
 
 /* The best arm of each side on the tuning split, NULL where there is none. correct: the highest correction rate; incorrect: the highest mean of corruption
  * rate and similarity over passing problems (a push that only destroys the text does not win); given: the most changed verdicts. Then

@@ -48,6 +48,8 @@ for d in state checksum n_new tokens finish text program verdict item_temperatur
     check h5diff "$dir/all/phase3.h5" "$dir/again/phase3.h5" "/$d"
 done
 check cmp "$dir/all/phase3-summary.json" "$dir/again/phase3-summary.json"
+check phase3 again 1 --json
+check cmp "$dir/table" <(cat "$dir/again/phase3-summary.json" && echo)
 
 # the summary's areas from the scores in the CSV, by counting pairs
 check python3 - "$dir/all" <<'P'

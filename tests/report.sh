@@ -97,6 +97,9 @@ rm -f "$run"/report/*.csv
 pva report "$run" --figures-only
 check test "$(stat -c %Y.%s "$run/report.html")" = "$before"
 check test -s "$run/report/roc.csv"
+# the band beside the dose-response: two coefficients that push and the one that does not
+check test "$(grep -c '^"controls, corrected",' "$run/report/dose-correct.csv")" = 3
+check grep -q "least to the most of 4 control arms" "$run/report.html"
 
 # Exports of the whole study.
 pva export "$run" --format jsonl,csv,parquet,safetensors --direction 4:93

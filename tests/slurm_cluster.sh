@@ -93,7 +93,7 @@ SlurmctldTimeout=30
 SlurmdTimeout=${CLUSTER_NODE_TIMEOUT:-60}
 MessageTimeout=20
 TCPTimeout=2
-UnkillableStepTimeout=30
+UnkillableStepTimeout=100
 NodeName=$names NodeHostname=localhost NodeAddr=127.0.0.1 Port=$ports CPUs=$cpus Boards=1 SocketsPerBoard=1 CoresPerSocket=$cpus ThreadsPerCore=1 RealMemory=$memory $gres State=UNKNOWN
 PartitionName=main Nodes=$names Default=YES MaxTime=1-00:00:00 DefaultTime=10 PriorityTier=10 PreemptMode=OFF State=UP
 PartitionName=low Nodes=$names MaxTime=1-00:00:00 DefaultTime=10 PriorityTier=1 PreemptMode=REQUEUE GraceTime=${CLUSTER_GRACE:-5} State=UP
@@ -101,7 +101,7 @@ END
 }
 
 start() {
-    local dir=$1 nodes=${2:-3} cpus=${3:-2} i k
+    local dir=$1 nodes=${2:-3} cpus=${3:-2} i until
     need
     mkdir -p "$dir"/{state,pids,log,spool,munge,dev,tmp} && chmod 755 "$dir" "$dir/munge" || exit 1
     write_configuration "$dir" "$nodes" "$cpus" "$(free_ports $((nodes + 1)))" || exit 1
@@ -115,7 +115,9 @@ start() {
         mkdir -p "$dir/spool/n$i" "$dir/tmp/n$i" && chmod 1777 "$dir/tmp/n$i"
         slurmd -N "n$i" >>"$dir/log/start" 2>&1
     done
-    for ((k = 0; k < 300; k++)); do
+    # While the controller lives: asking a dead one takes ten seconds each time.
+    until=$((SECONDS + 60))
+    while [ $SECONDS -lt $until ] && kill -0 "$(cat "$dir/pids/slurmctld" 2>/dev/null)" 2>/dev/null; do
         [ "$(idle_nodes)" = "$nodes" ] && break
         sleep 0.1
     done
@@ -162,8 +164,10 @@ stop) stop "$2" ;;
     need
     dir=$(mktemp -d /tmp/pva-slurm.XXXXXX) || exit 1
     trap 'stop "$dir"' EXIT
-    eval "$(start "$dir" 3 2)"
-    [ -n "${SLURM_CONF:-}" ] || exit 1
+    started=$(start "$dir" 3 2)
+    status=$?
+    [ $status = 0 ] || { echo "$started"; exit $status; }
+    eval "$started"
     sinfo
     names=$(timeout 60 srun -N 3 -n 3 bash -c 'echo $SLURMD_NODENAME' | sort | paste -sd' ')
     echo "a step ran on: $names"

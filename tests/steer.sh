@@ -8,7 +8,7 @@ trap 'rm -rf "$dir"' EXIT
 datasets="state checksum n_new tokens finish n_text text n_program program verdict failed_test exception similarity task_id arm_name arm_coefficient arm_raw item_problem item_arm"
 same() { # the stores and the summary of two runs
     local d f
-    for f in steer-tuning.h5 steer.h5; do
+    for f in steer-tuning.h5 steer.h5 steer-dose.h5; do
         for d in $datasets; do
             checks=$((checks + 1))
             h5diff "$dir/$1/$f" "$dir/$2/$f" "/$d" >"$dir/diff" 2>&1 || fail "$f of $1 and $2 differ in $d: $(head -3 "$dir/diff")"
@@ -34,6 +34,7 @@ fresh one
 check steer one 1
 check grep -q "placebo    coefficient 0: 0 flips, 28 of 28 completions the same" "$dir/table"
 check grep -q "correction 7/12" "$dir/table"
+check grep -q "^dose-response beside controls, 7 problems" "$dir/table"
 # What the construction gives, counted from the problems' kinds; what scipy makes of it, from the golden numbers.
 check python3 - "$dir" "$source/tests/golden/steering.json" <<'P'
 import json, sys
@@ -54,7 +55,7 @@ def counts(part, flips):
     failing = sum(k in ("int", "neither") for k in kinds)
     return (kinds.count("int") if flips else 0, failing, kinds.count("abs") if flips else 0, len(kinds) - failing)
 
-for stage, part in (("tuning", "tuning"), ("validation", "validation")):
+for stage, part in (("tuning", "tuning"), ("validation", "validation"), ("dose", "tuning")):
     for arm in s[stage]["arms"]:
         flips = arm["arm"] == "treated" and arm["coefficient"] == 20
         got = (arm["correction"]["k"], arm["correction"]["n"], arm["corruption"]["k"], arm["corruption"]["n"])
@@ -64,6 +65,18 @@ for stage, part in (("tuning", "tuning"), ("validation", "validation")):
         assert arm["same"] == (0 if flips else arm["problems"])
 kinds = [a["arm"] for a in s["validation"]["arms"]]
 assert kinds == ["treated", "zero", "flipped", "random", "random"], kinds
+# the controls along the grid: the first of the validation's own, at every coefficient but 0
+dose = [(a["arm"], a["direction"], a["coefficient"]) for a in s["dose"]["arms"]]
+random = [a["direction"] for a in s["validation"]["arms"] if a["arm"] == "random"]
+assert dose == [("random", d, c) for c in (-20, 5, 20) for d in random], dose
+points = {p["coefficient"]: p for p in s["sides"][0]["dose_response"]}
+assert sorted(points) == [-20, 0, 5, 20] and [points[c]["controls"] for c in (-20, 0, 5, 20)] == [2, 0, 2, 2]
+for c, p in points.items():
+    k, failing, lost, passing = counts("tuning", c == 20)
+    assert (p["correction"]["rate"]["k"], p["correction"]["rate"]["n"], p["corruption"]["rate"]["k"], p["corruption"]["rate"]["n"]) == (k, failing, lost, passing), (c, p)
+    if c: # no random direction flips anything
+        assert p["correction"]["controls"]["n"] == 2 * failing and p["correction"]["controls"]["most"] == p["corruption"]["controls"]["most"] == 0
+        assert p["degenerate"] == {"rate": 0, "controls": {"least": 0, "most": 0}}, p["degenerate"]
 side, = s["sides"]
 assert side["coefficient"] == 20 and side["placebo"] == {"flips": 0, "same": 28, "problems": 28}
 for name, row in (("correction", golden["effects"][5]), ("corruption", golden["effects"][6])):
@@ -98,6 +111,8 @@ done
 cp "$dir/one/steer.h5" "$dir/before.h5"
 check steer one 2
 check h5diff "$dir/before.h5" "$dir/one/steer.h5" /checksum
+check steer one 1 --json
+check cmp "$dir/table" <(cat "$dir/one/steer-summary.json" && echo)
 
 # stopped, killed, resumed with other numbers of ranks
 ranks_of() { local m; m=$(pgrep -P "$1" | head -1); [ -n "$m" ] && pgrep -P "$m"; } # of `timeout mpirun`: only what this script started
@@ -143,7 +158,12 @@ import json
 s = json.load(open('$dir/other/steer-summary.json'))
 assert all(a['correction']['k'] == a['corruption']['k'] == 0 and a['same'] == a['problems'] for a in s['validation']['arms']), s"
 fresh other
-check steer other 2 --steer-positions last --limit 12
+check steer other 2 --steer-positions last --limit 12 --dose-controls 0
+check test ! -e "$dir/other/steer-dose.h5"
+check python3 -c "
+import json
+s = json.load(open('$dir/other/steer-summary.json'))
+assert 'dose' not in s and all(p['controls'] == 0 for p in s['sides'][0]['dose_response'])"
 check grep -q "given     treated  flag.npy at L0 *+20" "$dir/table"
 # the generated tokens' own positions: "=" is one, so the branch is taken
 fresh other
@@ -154,7 +174,7 @@ s = json.load(open('$dir/other/steer-summary.json'))
 assert s['sides'][0]['correction']['rate']['k'] > 0 and s['sides'][0]['coefficient'] == 20"
 
 check "$PVA_MPI" steer --run "$dir/base" $args --dry-run >"$dir/plan"
-for w in mode candidate tuning validation batch 'to do' 'to write' sandbox; do check grep -q "^$w" "$dir/plan"; done
+for w in mode candidate tuning validation dose batch 'to do' 'to write' sandbox; do check grep -q "^$w" "$dir/plan"; done
 
 # generate
 program() { "$PVA_MPI" generate --model "$dir/model" --prompt '# Solution:' --quiet "$@" | python3 -c "import json, sys; print(json.loads(sys.stdin.readline())['text'].strip())"; }

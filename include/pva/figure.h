@@ -30,6 +30,9 @@ enum pva_series_kind {
 enum pva_colour { PVA_BLUE, PVA_ORANGE, PVA_GREEN, PVA_RED, PVA_PURPLE, PVA_GREY, PVA_N_COLOURS };
 extern const char *const pva_figure_colours[PVA_N_COLOURS]; /* "#rrggbb" */
 
+/* A <style> element with which an SVG's currentColor and font are the reader's; for pictures that are drawn elsewhere. */
+extern const char pva_figure_style[];
+
 struct pva_series {
     const char *label; /* NULL: not in the key */
     enum pva_series_kind kind;
