@@ -82,7 +82,7 @@ INLINE void stream_line(const float *x, int64_t x_step, const char *w, int64_t s
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             const char *p = w + r * stride + at;
-            if (at == 0)
+            if (at == 0 && !(PAIRS && n == 1)) /* there a line is one load and one product: its loads alone run far enough ahead */
                 _mm_prefetch(p + 2 * rows * stride, _MM_HINT_T0); /* the same place two groups on: memory is read in order */
 #if !PAIRS
             if (wide) v[r] = widen(p, bytes - at);

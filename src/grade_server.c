@@ -155,8 +155,11 @@ static void live(const struct plan *plan, int go, int control, int setup, int lo
     getrlimit(RLIMIT_STACK, &stack);
     stack.rlim_cur = stack.rlim_max == RLIM_INFINITY || stack.rlim_max > 64 << 20 ? 64 << 20 : stack.rlim_max;
     setrlimit(RLIMIT_STACK, &stack);
-    signal(SIGPIPE, SIG_DFL);
     for (int s = 1; s < NSIG; s++) signal(s, SIG_DFL);
+    /* A batch system asks every process of a job to stop. Only the rank is to hear it: what is being graded then is still graded, and a program that
+     * such a signal ended would get a verdict that it has not earned. Programs inherit this; their end is SIGKILL. */
+    static const int asking[] = {SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2};
+    for (size_t i = 0; i < sizeof asking / sizeof *asking; i++) signal(asking[i], SIG_IGN);
     sigset_t none;
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);

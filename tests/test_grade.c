@@ -419,6 +419,49 @@ static void test_death(void) {
     CHECK_INT(count_descendants(), 0);
 }
 
+/* To every process below this one; returns how many. */
+static int signal_descendants(pid_t parent, int number) {
+    char path[64], line[256];
+    int n = 0;
+    DIR *proc = opendir("/proc");
+    for (struct dirent *e; proc && (e = readdir(proc));) {
+        int child = 0;
+        snprintf(path, sizeof path, "/proc/%.20s/status", e->d_name);
+        FILE *f = fopen(path, "re");
+        while (f && fgets(line, sizeof line, f)) child |= !strncmp(line, "PPid:", 5) && atoi(line + 5) == parent;
+        if (f) fclose(f);
+        if (child) n += 1 + signal_descendants(atoi(e->d_name), number), kill(atoi(e->d_name), number);
+    }
+    if (proc) closedir(proc);
+    return n;
+}
+
+/* A batch system that ends a job sends its signal to all processes: programs in flight keep their verdicts, and the grader goes on. */
+static void test_asked_to_stop(unsigned without) {
+    static const int numbers[] = {SIGTERM, SIGINT, SIGUSR1, SIGHUP, SIGUSR2};
+    struct pva_error err = {0};
+    struct pva_grader *g;
+    struct pva_grader_settings s = {.n_jobs = 2, .require = PVA_SANDBOX_BASIC, .without = without};
+    char *test = "assert f(3) == 9";
+    struct pva_problem p = problem_of(&test, "", "");
+    CHECK_OK(pva_grader_open(&s, &g, NULL, &err), err);
+    static const char slow[] = "import time\ntime.sleep(0.3)\ndef f(x): return 9\n";
+    for (size_t k = 0; k < sizeof numbers / sizeof *numbers; k++) {
+        struct pva_grade_job job = {.id = 7, .problem = &p, .program = slow, .n_program = strlen(slow)};
+        struct pva_grade_result r = {.verdict = PVA_N_VERDICTS};
+        int got = 0;
+        CHECK_OK(pva_grader_submit(g, &job, &err), err);
+        for (int i = 0; i < 3; i++) {
+            usleep(70000); /* the program is there */
+            CHECK(signal_descendants(getpid(), numbers[k]) >= 3); /* servers, an evaluator, it */
+        }
+        while (!got && !err.code) pva_grader_poll(g, -1, &r, &got, &err);
+        CHECK_OK(err.code, err);
+        CHECK_INT(r.verdict, PVA_PASS);
+    }
+    pva_grader_close(&g);
+}
+
 static void test_two_graders(void) {
     struct pva_error err = {0};
     struct pva_grader *a, *b;
@@ -492,6 +535,8 @@ int main(void) {
     test_verdicts();
     test_two_graders();
     test_death();
+    test_asked_to_stop(0);
+    test_asked_to_stop(PVA_LAYER_PROCESS);
     test_orphans();
     test_hostile();
     return check_report("test_grade");
