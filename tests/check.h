@@ -11,11 +11,16 @@
 
 static int check_failures, check_count;
 
+/* With PVA_CHECK_BRIEF set the second failure is the last: for who only wants to know whether there is one. */
+static inline void check_fail(void) {
+    if (check_failures++ && getenv("PVA_CHECK_BRIEF")) exit(1);
+}
+
 #define CHECK(cond) \
     do { \
         check_count++; \
         if (!(cond)) { \
-            check_failures++; \
+            check_fail(); \
             fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #cond); \
         } \
     } while (0)
@@ -25,7 +30,7 @@ static int check_failures, check_count;
         long long check_a = (long long)(actual), check_e = (long long)(expected); \
         check_count++; \
         if (check_a != check_e) { \
-            check_failures++; \
+            check_fail(); \
             fprintf(stderr, "%s:%d: %s is %lld, expected %lld\n", __FILE__, __LINE__, #actual, check_a, check_e); \
         } \
     } while (0)
@@ -35,7 +40,7 @@ static int check_failures, check_count;
         const char *check_a = (actual), *check_e = (expected); \
         check_count++; \
         if (!check_a || strcmp(check_a, check_e)) { \
-            check_failures++; \
+            check_fail(); \
             fprintf(stderr, "%s:%d: %s is \"%s\", expected \"%s\"\n", __FILE__, __LINE__, #actual, check_a ? check_a : "(null)", \
                     check_e); \
         } \
@@ -47,7 +52,7 @@ static int check_failures, check_count;
         const char *check_a = (text), *check_e = (part); \
         check_count++; \
         if (!check_a || !strstr(check_a, check_e)) { \
-            check_failures++; \
+            check_fail(); \
             fprintf(stderr, "%s:%d: \"%s\" does not contain \"%s\"\n", __FILE__, __LINE__, check_a ? check_a : "(null)", \
                     check_e); \
         } \
@@ -59,7 +64,7 @@ static int check_failures, check_count;
         double check_a = (actual), check_e = (expected), check_t = (tol); \
         check_count++; \
         if (!(fabs(check_a - check_e) <= check_t)) { \
-            check_failures++; \
+            check_fail(); \
             fprintf(stderr, "%s:%d: %s is %.17g, expected %.17g within %g\n", __FILE__, __LINE__, #actual, check_a, check_e, \
                     check_t); \
         } \
@@ -71,7 +76,7 @@ static int check_failures, check_count;
         int check_s = (call); \
         check_count++; \
         if (check_s) { \
-            check_failures++; \
+            check_fail(); \
             fprintf(stderr, "%s:%d: %s: status %d: %s\n", __FILE__, __LINE__, #call, check_s, (err).msg); \
         } \
     } while (0)

@@ -146,7 +146,7 @@ static void check_shape(const struct subject *s, struct shape d, int64_t every) 
     wrong = count_wrong(s, &d, x.data, w.data, y.data, every, &where);
     check_count++;
     if (wrong) {
-        check_failures++;
+        check_fail();
         fprintf(stderr, "%s: n %d m %d k %d x %s w %s: %d outputs beyond the limit, first at row %d column %d\n", s->name,
                 (int)d.n, (int)d.m, (int)d.k, d.x_type == PVA_F32 ? "F32" : "BF16", d.w_type == PVA_F32 ? "F32" : "BF16",
                 (int)wrong, (int)(where / d.m), (int)(where % d.m));

@@ -106,7 +106,7 @@ static inline void golden_compare(struct golden *g, size_t row, const char *what
     check_count++;
     if (error > g->worst) g->worst = error;
     if (error <= limit) return;
-    check_failures++;
+    check_fail();
     char *text = json_dumps(json_array_get(g->rows, row), JSON_COMPACT);
     fprintf(stderr, "%s.%s, row %zu: %.17g, expected %.17g, relative error %.3g; %.300s\n", g->name, what, row, actual, expected,
             error, text);

@@ -224,7 +224,7 @@ static void expect(enum pva_extract_rule rule, const char *text, size_t n_text, 
     char *got = extract(rule, text, n_text, &n);
     check_count++;
     if (n != n_program || memcmp(got, program, n)) {
-        check_failures++;
+        check_fail();
         fprintf(stderr, "%s, of \"%.*s\": program is \"%s\", expected \"%s\"\n", what, (int)n_text, text, got, program);
     }
     free(got);

@@ -67,7 +67,7 @@ static int stage_drifts(const char *what, int layer, const float *actual, const 
     double error = check_relative_error(actual, want, n);
     check_count++;
     if (error <= limit) return 0;
-    check_failures++;
+    check_fail();
     fprintf(stderr, "%s: first drift at layer %d, %s: relative error %.3g, limit %.3g\n", name, layer, what, error, limit);
     return 1;
 }
@@ -223,7 +223,7 @@ static void on_done(void *user, const struct pva_completion *done) {
     CHECK(done->n_tokens == n || done->finish == PVA_FINISH_EOS);
     for (int64_t i = 0; i < done->n_tokens; i++)
         if (done->tokens[i] != want[i]) {
-            check_failures++;
+            check_fail();
             fprintf(stderr, "%s: %s: token %lld is %d, expected %d\n", name, texts[done->id].want, (long long)i, done->tokens[i], want[i]);
             break;
         }

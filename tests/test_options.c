@@ -47,7 +47,7 @@ static int parse_words(int n, const char *const *words) {
 static void check_message(const char *expected, int line) {
     check_count++;
     if (!strcmp(err.msg, expected)) return;
-    check_failures++;
+    check_fail();
     fprintf(stderr, "test_options.c:%d: message \"%s\", expected \"%s\"\n", line, err.msg, expected);
 }
 #define BAD(message, ...) \

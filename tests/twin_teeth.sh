@@ -15,7 +15,7 @@ run_twin() {
     local language=(-x c++ -std=c++17)
     case $2 in *.c) language=(-x c -std=gnu11) ;; esac
     "$cxx" "${language[@]}" -O0 -fPIC -shared -w -ffp-contract=off -I"$3" -I"$source_dir/include" -I"$source_dir/tests/simt" "$3/$2" -o "$3/broken.so" >"$3/log" 2>&1 || return 125
-    timeout 120 env LD_PRELOAD="$3/broken.so" ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 "$binary_dir/tests/twin_$1" >"$3/log" 2>&1
+    timeout 120 env PVA_CHECK_BRIEF=1 LD_PRELOAD="$3/broken.so" ASAN_OPTIONS=verify_asan_link_order=0:detect_leaks=0 "$binary_dir/tests/twin_$1" >"$3/log" 2>&1
 }
 
 # check_line TWIN@BUILD@BREAK@OLD@NEW, or TWIN@BUILD: the source as it is, which must pass.
