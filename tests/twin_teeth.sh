@@ -43,7 +43,7 @@ open(sys.argv[1], "w").write(text.replace(old, new))' "$dir/$break"; then
         echo "twin_$twin did not notice in $break: \"$old\" became \"$new\""
         return 1
     # It noticed for the reason meant: a check, a fence or a misaligned access, and not a compiler or a loader.
-    elif [ -n "$break" ] && { [ $status = 125 ] || ! grep -qE 'failed|, expected|ERROR: AddressSanitizer|runtime error' "$dir/log"; }; then
+    elif [ -n "$break" ] && { [ $status = 125 ] || ! grep -qE 'failed|, expected|: status [0-9]+: |ERROR: AddressSanitizer|runtime error' "$dir/log"; }; then
         echo "twin_$twin came to no verdict on \"$new\" in $break (status $status):"
         head -5 "$dir/log"
         return 1
