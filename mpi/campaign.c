@@ -5,6 +5,7 @@
 
 #include "pva/log.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,7 @@ const struct pva_option pva_campaign_options[] = {
     {"checkpoint-every", PVA_OPT_INT, "N", "50", "records between two syncs to disk, per rank", NULL, 1, 1e9},
     {"autosave-keep", PVA_OPT_INT, "N", "3", "snapshots kept", NULL, 1, 1000},
     {"grace", PVA_OPT_REAL, "SECONDS", "8", "after a stop signal, time for the sequences in flight", NULL, 0, 3600},
-    {"grade-jobs", PVA_OPT_INT, "N", "1", "programs graded at once per rank", NULL, 1, 64},
+    {"grade-jobs", PVA_OPT_INT, "N", "0", "programs graded at once per rank; 0: half of the processors that it may use, at most 16", NULL, 0, 64},
     {"python", PVA_OPT_TEXT, "PATH", NULL, "interpreter for the graded programs", NULL, 0, 0},
     {"require-sandbox", PVA_OPT_CHOICE, "LEVEL", "basic", "refuse to run programs with less", "basic|strong", 0, 0},
     {"sandbox", PVA_OPT_CHOICE, "MODE", "auto", "none-i-understand runs hostile code without seccomp", "auto|none-i-understand", 0, 0},
@@ -169,6 +170,15 @@ static int run_loop(struct campaign *c, struct dispatch *d, struct pva_error *er
 static struct pva_grader *kept;
 static struct pva_sandbox kept_sandbox;
 
+int campaign_grade_jobs(const struct pva_options *o) {
+    enum { MOST = 16 };
+    int asked = (int)pva_options_int(o, "grade-jobs");
+    cpu_set_t cpus;
+    if (asked) return asked;
+    int half = sched_getaffinity(0, sizeof cpus, &cpus) ? 1 : CPU_COUNT(&cpus) / 2;
+    return half < 1 ? 1 : half > MOST ? MOST : half;
+}
+
 int campaign_open_grader(const struct pva_options *o, int preload_imports, struct pva_grader **grader, struct pva_sandbox *sandbox, struct pva_error *err) {
     if (kept) {
         *grader = kept;
@@ -177,7 +187,7 @@ int campaign_open_grader(const struct pva_options *o, int preload_imports, struc
     }
     struct pva_grader_settings settings = {
         .python = pva_options_text(o, "python"),
-        .n_jobs = (int)pva_options_int(o, "grade-jobs"),
+        .n_jobs = campaign_grade_jobs(o),
         .preload_imports = preload_imports,
         .require = strcmp(pva_options_text(o, "require-sandbox"), "strong") ? PVA_SANDBOX_BASIC : PVA_SANDBOX_STRONG,
         .allow_none = !strcmp(pva_options_text(o, "sandbox"), "none-i-understand"),

@@ -61,6 +61,9 @@ struct campaign {
     struct pva_error *err; /* what a callback found */
 };
 
+/* --grade-jobs; 0 stands for half of the processors: a GPU writes programs faster than one process grades them. */
+int campaign_grade_jobs(const struct pva_options *o);
+
 /* --python, --grade-jobs, --preload-imports, --require-sandbox, --sandbox; with --dry-run only looks what the sandbox could be. Forks: before MPI
  * and before any thread. */
 int campaign_open_grader(const struct pva_options *o, int preload_imports, struct pva_grader **grader, struct pva_sandbox *sandbox, struct pva_error *err);

@@ -86,7 +86,7 @@ static void read_pace(struct followup *f) {
         !store_read_range(s, DIAGNOSTICS_DECODE_SECONDS, 0, n, seconds + n, &ignored) &&
         !store_read_range(s, DIAGNOSTICS_GRADE_WALL_SECONDS, 0, n, seconds + 2 * n, &ignored)) {
         for (int64_t i = 0; i < n; i++) generating += seconds[i] + seconds[n + i], grading += seconds[2 * n + i];
-        generating /= f->plan.batch, grading /= (double)pva_options_int(f->options, "grade-jobs"); /* at the same time */
+        generating /= f->plan.batch, grading /= campaign_grade_jobs(f->options); /* at the same time */
         f->seconds_per_item = (generating > grading ? generating : grading) / (double)n;
     }
     store_close(&s, &ignored);

@@ -26,7 +26,7 @@ const struct pva_option pva_run_options[] = {
     {"batch-size", PVA_OPT_INT, "N", NULL, "sequences at once per rank", NULL, 0, 256},
     {"host-memory", PVA_OPT_BYTES, "SIZE", NULL, "memory one rank may take besides the weights", NULL, 0, 0},
     {"preload-imports", PVA_OPT_FLAG, NULL, "no", "the usual imports before each program", NULL, 0, 0},
-    {"grade-jobs", PVA_OPT_INT, "N", "1", "programs graded at once per rank", NULL, 1, 64},
+    {"grade-jobs", PVA_OPT_INT, "N", "0", "programs graded at once per rank; 0: half of the processors that it may use, at most 16", NULL, 0, 64},
     {"python", PVA_OPT_TEXT, "PATH", NULL, "interpreter for the graded programs", NULL, 0, 0},
     {"require-sandbox", PVA_OPT_CHOICE, "LEVEL", "basic", "refuse to run programs with less", "basic|strong", 0, 0},
     {"sandbox", PVA_OPT_CHOICE, "MODE", "auto", "none-i-understand runs hostile code without seccomp", "auto|none-i-understand", 0, 0},

@@ -1,4 +1,5 @@
 /* regrade: extraction and tests again from the completions of a finished phase 1, without the model, into a new run directory. */
+#include "campaign.h"
 #include "commands.h"
 #include "dispatch.h"
 #include "engine.h"
@@ -29,7 +30,7 @@ const struct pva_option pva_regrade_options[] = {
     {"python", PVA_OPT_TEXT, "PATH", NULL, "interpreter for the programs; default: as the run had it", NULL, 0, 0},
     {"require-sandbox", PVA_OPT_CHOICE, "LEVEL", "basic", "refuse to run programs with less", "basic|strong", 0, 0},
     {"sandbox", PVA_OPT_CHOICE, "MODE", "auto", "none-i-understand runs hostile code without seccomp", "auto|none-i-understand", 0, 0},
-    {"grade-jobs", PVA_OPT_INT, "N", "1", "programs graded at once per rank", NULL, 1, 64},
+    {"grade-jobs", PVA_OPT_INT, "N", "0", "programs graded at once per rank; 0: half of the processors that it may use, at most 16", NULL, 0, 64},
     {"checkpoint-every", PVA_OPT_INT, "N", "50", "records between two syncs to disk, per rank", NULL, 1, 1e9},
     {"grace", PVA_OPT_REAL, "SECONDS", "8", "after a stop signal, time for the programs in flight", NULL, 0, 3600},
     {NULL, 0, NULL, NULL, NULL, NULL, 0, 0},
@@ -93,7 +94,7 @@ static int open_grader(struct regrade *r, struct pva_error *err) {
     int preload = pva_options_is_set(r->options, "preload-imports") ? pva_options_flag(r->options, "preload-imports") : r->source.identity.preload_imports;
     struct pva_grader_settings settings = {
         .python = choose(r, "python"),
-        .n_jobs = (int)pva_options_int(r->options, "grade-jobs"),
+        .n_jobs = campaign_grade_jobs(r->options),
         .preload_imports = preload,
         .require = strcmp(pva_options_text(r->options, "require-sandbox"), "strong") ? PVA_SANDBOX_BASIC : PVA_SANDBOX_STRONG,
         .allow_none = !strcmp(pva_options_text(r->options, "sandbox"), "none-i-understand"),
@@ -294,7 +295,7 @@ static void show_progress(struct regrade *r) {
 }
 
 static void run_loop(struct regrade *r, struct dispatch *d, struct pva_error *err) {
-    int64_t items[DISPATCH_MOST], most = 2 * pva_options_int(r->options, "grade-jobs");
+    int64_t items[DISPATCH_MOST], most = 2 * campaign_grade_jobs(r->options);
     double stop_at = 0;
     while (!err->code && (!dispatch_finished(d) || r->grading)) {
         int64_t n = r->grading ? dispatch_next(d, most - r->grading, items) : dispatch_wait(d, most, items);

@@ -359,7 +359,7 @@ known_options() { # PHASE options...
         problems) given+=(--problems "$PROBLEMS") ;;
         pile) given+=(--pile "$PILE") ;;
         threads) [ "$value" = 0 ] && given+=(--threads "$cpus") ;;
-        grade-jobs) [ "$value" = 1 ] && [ -n "${CUDA_VISIBLE_DEVICES:-}" ] && [ "$cpus" -gt 2 ] && given+=(--grade-jobs $((cpus / 2))) ;;
+        grade-jobs) [ "$value" = 0 ] && [ "$cpus" -gt 2 ] && given+=(--grade-jobs $((cpus / 2))) ;;
         esac
     done < <(sed -nE 's/^# ([a-z-]+): unset$/\1/p; s/^(threads|grade-jobs): /\1 /p' <<<"$config")
 }
