@@ -12,6 +12,8 @@ die() { # STATUS text: the exit codes are pva-mpi's own
 # SITE_ENV names another file, for a second cluster that mounts the same clone.
 load_site() {
     SITE_ENV=${SITE_ENV:-$here/site.env}
+    # sbatch --export=LIST leaves it out, and Open MPI 5 does not start without it.
+    [ -n "${HOME:-}" ] || { HOME=$(getent passwd "$(id -u)" | cut -d: -f6) && export HOME=${HOME:-/}; }
     [ -r "$SITE_ENV" ] || die 3 "$SITE_ENV cannot be read"
     # shellcheck source=site.env
     . "$SITE_ENV" || die 3 "$SITE_ENV: has an error (see above)"

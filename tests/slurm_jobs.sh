@@ -70,7 +70,8 @@ cat >"$dir/bin/chain" <<'END'
 #!/bin/bash
 case " $* " in *' --show-config '*) echo '# run: unset'; exit ;; esac
 [ "${SLURM_PROCID:-0}" = 0 ] || exit 0
-[ "$1" = "${BREAK:-}" ] && exit 3
+# When the others have ended: those that had not srun would end by a signal, and report its number, which is the higher.
+[ "$1" = "${BREAK:-}" ] && { sleep 1; exit 3; }
 echo "$1" >>"$3/order"
 END
 chmod 755 "$dir/bin/chain"
