@@ -305,7 +305,7 @@ void campaign_explain_stop(const struct par *par, struct pva_error *err) {
     int mine = stop_requested() != 0, any = 0;
     PAR_CHECK(par, MPI_Allreduce(&mine, &any, 1, MPI_INT, MPI_MAX, par->comm));
     if (!any || err->code != PVA_IO) return;
-    pva_log(PVA_LOG_INFO, "stopped, and not in order: %s", err->msg);
+    pva_log(PVA_LOG_INFO, "stopped, with what was in flight lost: %s", err->msg);
     memset(err, 0, sizeof *err);
-    pva_fail(err, PVA_STOPPED, "stopped before it could do so in order; everything stored is kept, run the same command to go on");
+    pva_fail(err, PVA_STOPPED, "stopped; what was in flight is computed again, everything stored is kept: run the same command to go on");
 }

@@ -22,7 +22,7 @@ const struct pva_option pva_steer_options[] = {
     {"gate", PVA_OPT_TEXT, "L:J", NULL, "the predictor of --mode gated; default: phase 2's best by t", NULL, 0, 0},
     {"gate-threshold", PVA_OPT_REAL, "X", NULL, "open the gate above this activation; default: the best F1 on the tuning split", NULL, 0, 0},
     {"controls", PVA_OPT_INT, "K", "20", "random directions, and matched latents, per tested direction", NULL, 0, 1000},
-    {"dose-controls", PVA_OPT_INT, "K", "2", "as many of them meet every coefficient, on the tuning split: the band of the dose-response", NULL, 0, 1000},
+    {"dose-controls", PVA_OPT_INT, "K", "2", "the first K of these meet every coefficient, on the tuning split: the band of the dose-response", NULL, 0, 1000},
     {"correction-only", PVA_OPT_FLAG, NULL, "no", "steer only problems that fail unsteered", NULL, 0, 0},
     {"corruption-only", PVA_OPT_FLAG, NULL, "no", "steer only problems that pass unsteered", NULL, 0, 0},
     {"sae", PVA_OPT_TEXT, "DIR", NULL, "autoencoders for --latent and --gate where phase 2 has none", NULL, 0, 0},

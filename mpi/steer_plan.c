@@ -252,6 +252,7 @@ static int read_options(struct steer_plan *plan, const struct pva_options *o, st
     plan->limit = pva_options_int(o, "limit");
     plan->n_controls = (int)pva_options_int(o, "controls");
     plan->n_dose_controls = (int)pva_options_int(o, "dose-controls");
+    if (plan->n_dose_controls > plan->n_controls) plan->n_dose_controls = plan->n_controls; /* they are the first of these */
     if (plan->failing_only && plan->passing_only) return pva_fail(err, PVA_USAGE, "--correction-only and --corruption-only leave nothing");
     if (pva_positions_parse(pva_options_text(o, "steer-positions"), &plan->positions, err) ||
         pva_coefficient_units_parse(pva_options_text(o, "coefficient-units"), &plan->units, err))

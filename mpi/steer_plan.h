@@ -76,7 +76,7 @@ struct steer_plan {
     enum pva_point point;
     int failing_only, passing_only; /* by phase 1's verdict */
     int64_t limit;
-    int n_controls, n_dose_controls; /* random directions, and matched latents: validation, dose */
+    int n_controls, n_dose_controls; /* random directions, and matched latents: validation; the first of them: dose */
     double *grid; /* [n_grid] */
     int n_grid;
     struct steer_candidate *candidates;

@@ -174,6 +174,7 @@ s = json.load(open('$dir/other/steer-summary.json'))
 assert s['sides'][0]['correction']['rate']['k'] > 0 and s['sides'][0]['coefficient'] == 20"
 
 check "$PVA_MPI" steer --run "$dir/base" $args --dry-run >"$dir/plan"
+check grep -q '^dose  *no controls' <("$PVA_MPI" steer --run "$dir/base" $flag --coefficients=-20,0,5,20 --controls 0 --threads 1 --quiet --dry-run)
 for w in mode candidate tuning validation dose batch 'to do' 'to write' sandbox; do check grep -q "^$w" "$dir/plan"; done
 
 # generate
